@@ -1,0 +1,65 @@
+# make serve    an OpenAI-compatible server with the demo LLM on http://127.0.0.1:8000 (HOST=..., PORT=... override)
+# make test     the test suite: under ten minutes on two cores
+# make test-all the slow, Docker and browser tests as well
+# make check    what CI runs: formatting, lint, types, import rules, tests
+# make demo     retrain a small proxy from the shipped data, live
+# make clean    remove the environment and every cache
+
+VENV ?= .venv
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+PYTEST_ARGS ?= -n 2 --dist loadfile
+
+BIN := $(VENV)/bin
+# Two test processes on two cores: one thread each, and none that spins while it waits.
+TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive TOKENIZERS_PARALLELISM=false PYTHONNOUSERSITE=1
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+.PHONY: serve test test-all check static demo clean env env-serve
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@sed -n 's/^# make /make /p' Makefile
+
+serve: $(VENV)/.installed-serve
+	exec $(BIN)/proxy-rlhf serve --host $(HOST) --port $(PORT)
+
+test: $(VENV)/.installed-test
+	$(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-all: $(VENV)/.installed-test
+	$(TEST_ENV) $(BIN)/python -m pytest -m ""
+
+check: static test
+
+static: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+demo: $(VENV)/.installed-train
+	$(BIN)/proxy-rlhf demo
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What is installed, by use: `serve` is the package alone, the others are extras of pyproject.toml.
+env: $(VENV)/.installed-dev
+env-serve: $(VENV)/.installed-serve
+
+$(VENV)/.created:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed-serve: $(VENV)/.created pyproject.toml constraints.txt
+	$(INSTALL) .
+	touch $@
+
+$(VENV)/.installed-%: $(VENV)/.created pyproject.toml constraints.txt
+	$(INSTALL) ".[$*]"
+	touch $@

@@ -1,0 +1,142 @@
+"""Attention of one packed step: rows of many sequences, each looking at its own slot of the cache.
+
+The rows of a step are `num_decode` single tokens, the i-th in slot i, and then chunks: runs of consecutive tokens of one
+sequence (a prompt on its way in, or a whole text that is only read). One function serves every architecture.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from proxy_model.kv_cache import KVCache
+
+LENGTH_BUCKET = 64
+"""Decode attention reads the cache in multiples of this: a row's sums then run in one order whatever is beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows `start` to `start + num_rows` of a step: tokens `offset` onwards of the sequence in `slot`."""
+
+    start: int
+    num_rows: int
+    slot: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedStep:
+    """N tokens that go through the LLM together."""
+
+    tokens: Tensor
+    """(N,) token ids."""
+
+    positions: Tensor
+    """(N,) their positions in their sequences."""
+
+    slots: Tensor
+    """(N,) their slots in the cache."""
+
+    num_decode: int = 0
+    """The first rows, one token of each sequence, in slots 0, 1, 2 ..."""
+
+    max_length: int = 0
+    """Longest decoding sequence, this token included."""
+
+    chunks: tuple[Chunk, ...] = ()
+    cache: KVCache | None = None
+    """None: every chunk is a whole text and nothing is kept."""
+
+    masks: dict[int | None, Tensor] = field(default_factory=dict)
+    """Additive decode masks by sliding window, made once per step."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """What differs between layers and architectures."""
+
+    scale: float
+    sliding_window: int | None = None
+    softcap: float | None = None
+
+
+def attend(step: PackedStep, layer: int, queries: Tensor, keys: Tensor, values: Tensor, shape: AttentionShape) -> Tensor:
+    """Causal attention of every row over its own sequence.
+
+    `queries` is (N, num_heads, head_dim); `keys` and `values` are (N, num_kv_heads, head_dim), rotary already applied.
+    Returns (N, num_heads, head_dim).
+    """
+    if step.cache is not None:
+        step.cache.write(layer, step.slots, step.positions, keys, values)
+    parts = []
+    if step.num_decode:
+        parts.append(_attend_decode(step, layer, queries[: step.num_decode], shape))
+    for chunk in step.chunks:
+        parts.append(_attend_chunk(step, layer, chunk, queries, keys, values, shape))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _attend_decode(step: PackedStep, layer: int, queries: Tensor, shape: AttentionShape) -> Tensor:
+    assert step.cache is not None
+    stored_keys, stored_values = step.cache.layer(layer)
+    length = min(-(-step.max_length // LENGTH_BUCKET) * LENGTH_BUCKET, step.cache.capacity)
+    keys = stored_keys[: step.num_decode, :, :length]
+    values = stored_values[: step.num_decode, :, :length]
+    mask = step.masks.get(shape.sliding_window)
+    if mask is None:
+        mask = _decode_mask(step.positions[: step.num_decode], length, shape.sliding_window, queries.dtype)
+        step.masks[shape.sliding_window] = mask
+    grouped = queries.unflatten(1, (keys.shape[1], -1))  # (B, num_kv_heads, group, head_dim)
+    return _attention(grouped, keys, values, mask, shape).flatten(1, 2)
+
+
+def _decode_mask(positions: Tensor, length: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    """(B, 1, 1, length): 0 where a row may look, -inf elsewhere."""
+    columns = torch.arange(length, device=positions.device)
+    is_hidden = columns > positions[:, None]
+    if window is not None:
+        is_hidden |= columns <= positions[:, None] - window
+    mask = torch.zeros(is_hidden.shape, dtype=dtype, device=positions.device)
+    return mask.masked_fill_(is_hidden, float("-inf"))[:, None, None, :]
+
+
+def _attend_chunk(
+    step: PackedStep, layer: int, chunk: Chunk, queries: Tensor, keys: Tensor, values: Tensor, shape: AttentionShape
+) -> Tensor:
+    rows = slice(chunk.start, chunk.start + chunk.num_rows)
+    end = chunk.offset + chunk.num_rows
+    if chunk.offset and step.cache is not None:
+        stored_keys, stored_values = step.cache.layer(layer)
+        all_keys, all_values = stored_keys[chunk.slot, :, :end], stored_values[chunk.slot, :, :end]
+    else:
+        all_keys, all_values = keys[rows].transpose(0, 1), values[rows].transpose(0, 1)
+    mask = _chunk_mask(chunk, shape.sliding_window, queries)
+    attended = _attention(queries[rows].transpose(0, 1)[None], all_keys[None], all_values[None], mask, shape)
+    return attended[0].transpose(0, 1)
+
+
+def _chunk_mask(chunk: Chunk, window: int | None, queries: Tensor) -> Tensor:
+    """(num_rows, offset + num_rows): 0 where a row may look, -inf elsewhere."""
+    columns = torch.arange(chunk.offset + chunk.num_rows, device=queries.device)
+    own = columns[chunk.offset :, None]
+    is_hidden = columns > own
+    if window is not None:
+        is_hidden |= columns <= own - window
+    mask = torch.zeros(is_hidden.shape, dtype=queries.dtype, device=queries.device)
+    return mask.masked_fill_(is_hidden, float("-inf"))
+
+
+def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, shape: AttentionShape) -> Tensor:
+    """Softmax attention over the last but one dimension of `keys`; heads of a group share keys and values."""
+    if shape.softcap is None:
+        is_grouped = queries.shape[1] != keys.shape[1]
+        return F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, scale=shape.scale, enable_gqa=is_grouped
+        )
+    num_groups = queries.shape[1] // keys.shape[1]
+    keys, values = keys.repeat_interleave(num_groups, 1), values.repeat_interleave(num_groups, 1)
+    scores = torch.matmul(queries, keys.transpose(-1, -2)) * shape.scale
+    scores = torch.tanh(scores / shape.softcap) * shape.softcap + mask
+    return torch.matmul(torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype), values)

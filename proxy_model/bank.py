@@ -1,0 +1,81 @@
+"""The proxies that are loaded, ready to score a slate."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from proxy_model.config import SkamConfig
+from proxy_model.errors import UnknownProxy
+from proxy_model.features import DecisionFeatures, slate_scalars
+from proxy_model.policy import ProxyPolicy
+from proxy_model.skam import Slate
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProxyRef:
+    """One published set of proxy weights. Versions count from 1."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class LoadedProxy:
+    """One version in memory; a running answer that holds it keeps it alive after it is unloaded."""
+
+    def __init__(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig, embedding: Tensor) -> None:
+        self.ref = ref
+        self.skam = skam
+        self.policy = policy.to(embedding.device).eval()
+        self.needs_candidate_pass = policy.config.features != "prefix"
+        self._embedding = embedding
+        self._table = None if self.needs_candidate_pass else policy.candidate_table(embedding)
+
+    @torch.no_grad()
+    def score_slate(self, hidden: Float[Tensor, "B D"], slate: Slate) -> Float[Tensor, "B K"]:
+        """Accept logits of whole slates (`prefix` features): one small matmul and a look-up."""
+        assert self._table is not None
+        actor = self.policy.actor
+        prefix_part = actor.prefix_part(hidden)
+        assert prefix_part is not None
+        scalars = slate_scalars(slate.logprobs, slate.is_candidate)
+        logits: Tensor = actor(prefix_part[:, None], self._table[slate.tokens], scalars)
+        return logits
+
+    @torch.no_grad()
+    def score_candidates(
+        self, prefix_hidden: Float[Tensor, "B D"], candidate_hidden: Float[Tensor, "B D"], scalars: Float[Tensor, "B 4"]
+    ) -> Float[Tensor, " B"]:
+        """Accept logits of single candidates that the LLM has read (`candidate` and `both` features)."""
+        return self.policy.accept_logits(DecisionFeatures(prefix_hidden, candidate_hidden, scalars))
+
+
+class ProxyBank:
+    """Loaded versions by reference."""
+
+    def __init__(self, embedding: Tensor) -> None:
+        self._embedding = embedding
+        self._loaded: dict[ProxyRef, LoadedProxy] = {}
+
+    def load(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig) -> None:
+        """Make `ref` available to new requests, replacing nothing that runs."""
+        self._loaded[ref] = LoadedProxy(ref, policy, skam, self._embedding)
+
+    def unload(self, ref: ProxyRef) -> None:
+        """Take `ref` away from new requests. Raises `UnknownProxy`."""
+        self.get(ref)
+        del self._loaded[ref]
+
+    def get(self, ref: ProxyRef) -> LoadedProxy:
+        """The loaded version. Raises `UnknownProxy`."""
+        if ref not in self._loaded:
+            raise UnknownProxy(f"proxy {ref} is not loaded")
+        return self._loaded[ref]
+
+    def refs(self) -> list[ProxyRef]:
+        """Every loaded version, sorted."""
+        return sorted(self._loaded)

@@ -1,0 +1,71 @@
+"""What the numbers of the method mean and which values they may take."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from proxy_model.errors import InvalidParameter
+
+FeatureMode = Literal["prefix", "candidate", "both"]
+Normalisation = Literal["raw", "renormalised"]
+
+NUM_SCALARS = 4
+"""Scalar features per candidate: rank, log-probability, gap to the first candidate, mass left (see `features`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkamConfig:
+    """How far the proxy may steer the frozen LLM at one position (arXiv:2403.04283, section 2.2)."""
+
+    p_t: float = 0.005
+    """Reject is masked once the mean probability of the remaining candidates is at most this. 0 switches the mask off."""
+
+    top_p: float = 0.9
+    """Probability mass that the slate is drawn from, in (0, 1]. 1 switches the nucleus filter off."""
+
+    temperature: float = 1.0
+    """Softmax temperature under which the candidates' probabilities are taken, above 0."""
+
+    max_candidates: int = 16
+    """Length K of a slate; the K-th candidate is always accepted."""
+
+    normalisation: Normalisation = "raw"
+    """`raw`: probabilities stay as the softmax gave them. `renormalised`: over what remains of the slate."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.p_t <= 1.0:
+            raise InvalidParameter("p_t", self.p_t, "in [0, 1]")
+        if not 0.0 < self.top_p <= 1.0:
+            raise InvalidParameter("top_p", self.top_p, "in (0, 1]")
+        if not 0.0 < self.temperature <= 100.0:
+            raise InvalidParameter("temperature", self.temperature, "in (0, 100]")
+        if not 1 <= self.max_candidates <= 256:
+            raise InvalidParameter("max_candidates", self.max_candidates, "in [1, 256]")
+        if self.normalisation not in ("raw", "renormalised"):
+            raise InvalidParameter("normalisation", self.normalisation, "'raw' or 'renormalised'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """The shape of a proxy: two 2-layer MLPs, one that accepts or rejects (actor), one that values (critic)."""
+
+    llm_hidden_size: int
+    """Width D of the frozen LLM's hidden states."""
+
+    features: FeatureMode = "prefix"
+    """`prefix`: h(prefix) and the candidate's embedding. `candidate`: h(prefix + candidate). `both`: both states."""
+
+    hidden_size: int = 256
+    """Width of the MLPs' hidden layer."""
+
+    initial_acceptance: float = 0.8
+    """Acceptance probability q0 of version 0, above one half so that greedy decisions reproduce the plain LLM."""
+
+    def __post_init__(self) -> None:
+        if self.features not in ("prefix", "candidate", "both"):
+            raise InvalidParameter("features", self.features, "'prefix', 'candidate' or 'both'")
+        if self.llm_hidden_size < 1:
+            raise InvalidParameter("llm_hidden_size", self.llm_hidden_size, "at least 1")
+        if not 1 <= self.hidden_size <= 65536:
+            raise InvalidParameter("hidden_size", self.hidden_size, "in [1, 65536]")
+        if not 0.5 < self.initial_acceptance < 1.0:
+            raise InvalidParameter("initial_acceptance", self.initial_acceptance, "in (0.5, 1)")

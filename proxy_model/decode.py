@@ -1,0 +1,126 @@
+"""One decode step after the LLM's pass: slate, scores, choice, for rows of any proxies, versions and plain LLM.
+
+    hidden, logits  ->  slate (SKAM)  ->  accept logits (each row under its own proxy)  ->  first accepted
+
+Everything is tensors until `to_host`, the step's only synchronisation.
+"""
+
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proxy_model.bank import LoadedProxy
+from proxy_model.choice import Choice, accepted_at, first_accepted
+from proxy_model.config import SkamConfig
+from proxy_model.sequence import Sequence
+from proxy_model.skam import Slate, SlateSettings, build_sampled_slate, build_slate
+
+_PLAIN = SkamConfig(p_t=0.0, top_p=1.0, max_candidates=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The outcome of a step for B rows."""
+
+    slate: Slate
+    accept_logits: Tensor
+    """(B, K), NaN where no proxy was asked."""
+
+    choice: Choice
+
+
+def decide(hidden: Tensor, logits: Tensor, rows: Rows[Sequence], width: int) -> Decided:
+    """Choose the next token of every row from h(prefix) (B, D) and its logits (B, V).
+
+    Rows whose proxy reads the candidate itself get a slate and, as a proposal only, its first candidate.
+    """
+    slate = _slates(logits, rows, width)
+    accept_logits = torch.full(slate.logprobs.shape, float("nan"), device=logits.device)
+    uniforms = torch.full_like(accept_logits, 0.5)
+    for proxy, members in _by_proxy(rows).items():
+        if proxy.needs_candidate_pass:
+            continue
+        index = torch.tensor(members, device=logits.device)
+        accept_logits[index] = proxy.score_slate(hidden[index], slate[index])
+    for row, sequence in enumerate(rows):
+        if sequence.request.params.decision == "sample" and sequence.proxy is not None:
+            uniforms[row] = torch.rand(width, generator=sequence.generator)
+    is_proposal = torch.tensor(
+        [sequence.proxy is not None and sequence.proxy.needs_candidate_pass for sequence in rows], device=logits.device
+    )
+    choice = first_accepted(accept_logits, slate, uniforms)
+    return Decided(slate, accept_logits, accepted_at(choice.ranks * ~is_proposal, slate))
+
+
+def _slates(logits: Tensor, rows: Rows[Sequence], width: int) -> Slate:
+    """Slates of all rows; those with a sampling temperature in a drawn order."""
+    settings = _settings(rows, logits.device)
+    sampled = [row for row, sequence in enumerate(rows) if sequence.request.params.temperature > 0]
+    if len(sampled) < len(rows):
+        slate = build_slate(logits, settings, width)
+        if not sampled:
+            return slate
+    index = torch.tensor(sampled, device=logits.device)
+    temperature = torch.tensor([rows[row].request.params.temperature for row in sampled], device=logits.device)
+    gumbel = torch.stack([_gumbel(rows[row].generator, logits.shape[-1]) for row in sampled]).to(logits.device)
+    chosen = SlateSettings(
+        temperature=settings.temperature[index],
+        top_p=settings.top_p[index],
+        p_t=settings.p_t[index],
+        max_candidates=settings.max_candidates[index],
+        is_renormalised=settings.is_renormalised[index],
+    )
+    drawn = build_sampled_slate(logits[index], chosen, width, temperature, gumbel)
+    if len(sampled) == len(rows):
+        return drawn
+    parts = ("tokens", "logprobs", "is_candidate", "is_free")
+    return Slate(*(getattr(slate, part).index_copy(0, index, getattr(drawn, part)) for part in parts))
+
+
+def _gumbel(generator: torch.Generator, size: int) -> Tensor:
+    """(size,) standard Gumbel noise from the sequence's own generator."""
+    return -torch.empty(size).exponential_(generator=generator).log()
+
+
+def _settings(rows: Rows[Sequence], device: torch.device) -> SlateSettings:
+    """Each row's settings: the proxy's own, what the request overrides, and one candidate for the plain LLM."""
+    numbers = torch.tensor([_row_settings(sequence) for sequence in rows], dtype=torch.float32).to(device)
+    return SlateSettings(
+        temperature=numbers[:, 0],
+        top_p=numbers[:, 1],
+        p_t=numbers[:, 2],
+        max_candidates=numbers[:, 3].long(),
+        is_renormalised=numbers[:, 4] > 0,
+    )
+
+
+def _row_settings(sequence: Sequence) -> tuple[float, float, float, int, bool]:
+    params = sequence.request.params
+    if sequence.proxy is None:
+        return _PLAIN.temperature, params.top_p, _PLAIN.p_t, _PLAIN.max_candidates, False
+    skam = sequence.proxy.skam
+    own_top_p = skam.top_p if params.skam_top_p is None else params.skam_top_p
+    return (
+        skam.temperature if params.skam_temperature is None else params.skam_temperature,
+        min(own_top_p, params.top_p),
+        skam.p_t if params.p_t is None else params.p_t,
+        skam.max_candidates,
+        skam.normalisation == "renormalised",
+    )
+
+
+def _by_proxy(rows: Rows[Sequence]) -> dict[LoadedProxy, list[int]]:
+    """Row numbers by the version that decides them."""
+    groups: dict[LoadedProxy, list[int]] = {}
+    for row, sequence in enumerate(rows):
+        if sequence.proxy is not None:
+            groups.setdefault(sequence.proxy, []).append(row)
+    return groups
+
+
+def to_host(choice: Choice) -> tuple[list[int], list[int], list[bool]]:
+    """Tokens, ranks and forced marks as Python lists, in one transfer."""
+    packed = torch.stack([choice.tokens, choice.ranks, choice.is_forced.long()]).tolist()
+    return packed[0], packed[1], [bool(mark) for mark in packed[2]]

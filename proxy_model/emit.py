@@ -1,0 +1,122 @@
+"""From an accepted token to the delta that the client sees."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from proxy_model.decode import Decided
+from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.request import CandidateDecision, Delta, PositionDecisions, TokenLogprob
+from proxy_model.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedPosition:
+    """A position whose token is settled: row `row` of a step's outcome."""
+
+    token: int
+    rank: int
+    is_forced: bool
+    hidden: Tensor
+    """(D,) h(prefix)."""
+
+    logits: Tensor | None
+    """(V,) of the LLM; needed for log-probabilities only."""
+
+    decided: Decided
+    row: int
+
+
+class Emitter:
+    """Notes accepted tokens in their sequences and words the deltas."""
+
+    def __init__(self, llm: FrozenLLM) -> None:
+        self._tokenizer = llm.tokenizer
+        self._end_token_ids = llm.end_token_ids
+        self._bytes: dict[int, bytes] = {}
+
+    def accept(self, sequence: Sequence, position: AcceptedPosition) -> Delta:
+        """Append the token; the last delta of an answer carries its totals."""
+        token, params = position.token, sequence.request.params
+        is_end = sequence.ends_with(token, self._end_token_ids)
+        sequence.output.append(token)
+        text = sequence.detokenizer.add(b"" if is_end else self._token_bytes(token))
+        is_proxied = sequence.proxy is not None
+        sequence.num_rejected += position.rank
+        sequence.num_forced += position.is_forced and is_proxied
+        self._record(sequence, position)
+        finish_reason = sequence.finish_reason_after(token, self._end_token_ids)
+        if finish_reason is not None:
+            text += sequence.detokenizer.finish()
+        recorder = sequence.recorder if finish_reason is not None else None
+        return Delta(
+            request_id=sequence.request.id,
+            text=text,
+            token_ids=(token,),
+            logprobs=() if params.top_logprobs is None else (self._logprob(position, params.top_logprobs),),
+            decisions=(self._decisions(position),) if params.return_decisions and is_proxied else (),
+            num_accepted=1,
+            num_rejected=position.rank,
+            num_forced=int(position.is_forced and is_proxied),
+            finish_reason=finish_reason,
+            usage=None if finish_reason is None else sequence.usage(),
+            trajectory=None
+            if recorder is None or finish_reason is None
+            else recorder.finish(sequence.request.prompt_token_ids, tuple(sequence.output), finish_reason),
+        )
+
+    def _record(self, sequence: Sequence, position: AcceptedPosition) -> None:
+        if sequence.recorder is not None:
+            slate, row = position.decided.slate, position.row
+            columns = (slate.tokens[row], slate.logprobs[row], slate.is_candidate[row], slate.is_free[row])
+            sequence.recorder.add_position(
+                position.hidden, columns, position.decided.accept_logits[row], position.rank
+            )
+
+    def _logprob(self, position: AcceptedPosition, num_top: int) -> TokenLogprob:
+        """Under the LLM at temperature 1, before the proxy."""
+        assert position.logits is not None
+        logprobs = position.logits.log_softmax(-1)
+        top = logprobs.topk(num_top) if num_top else None
+        likeliest = () if top is None else tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+        return TokenLogprob(
+            position.token,
+            self._text(position.token),
+            self._token_bytes(position.token),
+            float(logprobs[position.token]),
+            tuple((token, self._text(token), self._token_bytes(token), value) for token, value in likeliest),
+        )
+
+    def _decisions(self, position: AcceptedPosition) -> PositionDecisions:
+        """The candidates that were seen: the rejected ones and the accepted one."""
+        slate, row, end = position.decided.slate, position.row, position.rank + 1
+        columns = zip(
+            slate.tokens[row, :end].tolist(),
+            slate.logprobs[row, :end].exp().tolist(),
+            position.decided.accept_logits[row, :end].sigmoid().tolist(),
+            slate.is_free[row, :end].tolist(),
+            strict=True,
+        )
+        return PositionDecisions(
+            tuple(
+                CandidateDecision(
+                    token_id=token,
+                    text=self._text(token),
+                    prob=prob,
+                    accept_prob=accept_prob if is_free else None,
+                    is_free=is_free,
+                    is_accepted=index == position.rank,
+                )
+                for index, (token, prob, accept_prob, is_free) in enumerate(columns)
+            )
+        )
+
+    def _token_bytes(self, token: int) -> bytes:
+        found = self._bytes.get(token)
+        if found is None:
+            found = self._bytes[token] = self._tokenizer.token_bytes(token)
+        return found
+
+    def _text(self, token: int) -> str:
+        """A token alone, as text: broken UTF-8 shows as U+FFFD, an end token by its name."""
+        return self._token_bytes(token).decode("utf-8", "replace") or self._tokenizer.token_name(token)

@@ -1,0 +1,233 @@
+"""The engine: requests in, deltas out, one step at a time. Server, trainer, evaluation and benchmarks all call this.
+
+A step is: plan (who runs) -> one LLM pass -> choice of tokens -> deltas. One thread owns an engine. Proxies are loaded and
+unloaded between two steps; a sequence keeps the version that it was submitted with.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proxy_model.bank import ProxyBank, ProxyRef
+from proxy_model.candidate_walk import judge, propose, take_accepted
+from proxy_model.config import SkamConfig
+from proxy_model.decode import Decided, decide, to_host
+from proxy_model.emit import AcceptedPosition, Emitter
+from proxy_model.errors import EngineFull, InvalidParameter, PromptTooLong
+from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.policy import ProxyPolicy
+from proxy_model.request import Delta, Finished, GenerationRequest
+from proxy_model.scheduler import Plan, Scheduler
+from proxy_model.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Sizes of an engine."""
+
+    max_running: int = 32
+    """Sequences in one step."""
+
+    max_waiting: int = 256
+    """Requests in the queue; one more is refused."""
+
+    max_context: int = 2048
+    """Tokens of a prompt and its answer; never more than the LLM's own limit."""
+
+    prefill_tokens: int = 256
+    """Prompt tokens in one step, so that a long prompt does not stall running answers."""
+
+    num_staging: int = 8
+    """Prompts on their way in at once."""
+
+    max_candidates: int = 16
+    """Width K of the slates; a proxy trained with more is refused."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_running", "max_context", "prefill_tokens", "num_staging", "max_candidates"):
+            if getattr(self, name) < 1:
+                raise InvalidParameter(name, getattr(self, name), "at least 1")
+        if self.max_waiting < 0:
+            raise InvalidParameter("max_waiting", self.max_waiting, "at least 0")
+
+
+class Engine:
+    """A frozen LLM, its cache and its proxies."""
+
+    def __init__(self, llm: FrozenLLM, config: EngineConfig | None = None) -> None:
+        self.llm = llm
+        self.config = config or EngineConfig()
+        self.max_context = min(self.config.max_context, llm.max_context)
+        slots = self.config.max_running + self.config.num_staging
+        cache = llm.new_cache(slots, self.max_context)
+        self._scheduler = Scheduler(
+            cache, self.config.max_running, self.config.num_staging, self.config.prefill_tokens
+        )
+        self._bank = ProxyBank(llm.embedding)
+        self._emitter = Emitter(llm)
+        self._sequences: dict[str, Sequence] = {}
+        self.num_steps = 0
+
+    # Requests
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queue a request. Raises `PromptTooLong`, `EngineFull`, `UnknownProxy` or `InvalidParameter`."""
+        self._check(request)
+        proxy = None if request.proxy is None else self._bank.get(request.proxy)
+        sequence = Sequence(request, proxy)
+        self._sequences[request.id] = sequence
+        self._scheduler.add(sequence)
+
+    def abort(self, request_id: str) -> None:
+        """End a request and free its slot at once; it yields nothing more. Unknown and ended ones are ignored."""
+        sequence = self._sequences.pop(request_id, None)
+        if sequence is not None:
+            self._scheduler.remove(sequence)
+
+    @torch.no_grad()
+    def step(self) -> list[Delta]:
+        """One LLM pass for everything that runs; what it yields, in no particular order."""
+        if not self.has_work:
+            return []
+        plan = self._scheduler.plan(self.llm.device)
+        hidden = self.llm.advance(plan.step)
+        self._scheduler.advance_prefill(plan)
+        self.num_steps += 1
+        rows, states = self._rows_to_decide(plan, hidden)
+        if not rows:
+            return []
+        logits = self.llm.logits(states)
+        self._forbid_early_end(logits, rows)
+        decided = decide(states, logits, rows, self.config.max_candidates)
+        return self._settle(rows, states, logits, decided)
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> list[Finished]:
+        """Run `requests` to their ends, in their order. Any number: the queue's bound does not apply."""
+        pending = list(requests)
+        order = [request.id for request in pending]
+        pending.reverse()
+        parts: dict[str, list[Delta]] = {request_id: [] for request_id in order}
+        while pending or self.has_work:
+            while pending and self.num_running + self.num_waiting < self.config.max_running + self.config.num_staging:
+                self.submit(pending.pop())
+            for delta in self.step():
+                parts[delta.request_id].append(delta)
+        return [_join(parts[request_id]) for request_id in order]
+
+    # Proxies
+
+    def load_proxy(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig) -> None:
+        """Make a version available to new requests. Call it between two steps."""
+        if skam.max_candidates > self.config.max_candidates:
+            raise InvalidParameter("max_candidates", skam.max_candidates, f"at most {self.config.max_candidates}")
+        if policy.config.llm_hidden_size != self.llm.hidden_size:
+            raise InvalidParameter("llm_hidden_size", policy.config.llm_hidden_size, f"{self.llm.hidden_size}")
+        self._bank.load(ref, policy, skam)
+
+    def unload_proxy(self, ref: ProxyRef) -> None:
+        """Take a version away from new requests; its memory is freed when its last answer ends."""
+        self._bank.unload(ref)
+
+    def list_proxies(self) -> list[ProxyRef]:
+        """Versions that new requests may name."""
+        return self._bank.refs()
+
+    # State
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._sequences)
+
+    @property
+    def num_running(self) -> int:
+        """Requests that hold a slot."""
+        return self._scheduler.num_running
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._scheduler.waiting)
+
+    @property
+    def kv_cache_usage(self) -> float:
+        """Share of the slots' tokens that are taken, 0 to 1."""
+        used = sum(s.length for s in self._scheduler.decoding) + sum(s.num_cached for s in self._scheduler.prefilling)
+        return used / (self.config.max_running * self.max_context)
+
+    # The step's parts
+
+    def _check(self, request: GenerationRequest) -> None:
+        if request.id in self._sequences:
+            raise InvalidParameter("id", request.id, "unique among running requests")
+        num_prompt, max_tokens = len(request.prompt_token_ids), request.params.max_tokens
+        if num_prompt < 1:
+            raise InvalidParameter("prompt", "", "at least one token")
+        if num_prompt + max_tokens > self.max_context:
+            raise PromptTooLong(num_prompt, max_tokens, self.max_context)
+        if not all(0 <= token < self.llm.vocab_size for token in request.prompt_token_ids):
+            raise InvalidParameter("prompt", "token ids", f"token ids in [0, {self.llm.vocab_size})")
+        if self.num_waiting >= self.config.max_waiting + self.config.num_staging:
+            raise EngineFull(f"the queue of {self.config.max_waiting} requests is full", retry_after_seconds=1.0)
+
+    def _rows_to_decide(self, plan: Plan, hidden: Tensor) -> tuple[list[Sequence], Tensor]:
+        """The sequences that have h(prefix) now, and those states: all but unread prompts and rejected candidates."""
+        for sequence in plan.decoding:
+            sequence.num_passes += 1
+        walking = [row for row, sequence in enumerate(plan.decoding) if sequence.pending is not None]
+        rejected: set[int] = set()
+        if walking:
+            verdicts = judge(hidden[walking], [plan.decoding[row] for row in walking])
+            rejected = {row for row, is_accepted in zip(walking, verdicts, strict=True) if not is_accepted}
+        rows = [row for row in range(len(plan.decoding)) if row not in rejected]
+        sequences = [plan.decoding[row] for row in rows]
+        for sequence, chunk in plan.chunks:
+            if sequence.num_cached == sequence.num_prompt:
+                sequences.append(sequence)
+                rows.append(chunk.start + chunk.num_rows - 1)
+                sequence.num_passes += 1
+        is_all = len(rows) == hidden.shape[0]
+        return sequences, hidden if is_all else hidden[torch.tensor(rows, dtype=torch.long, device=hidden.device)]
+
+    def _forbid_early_end(self, logits: Tensor, rows: Rows[Sequence]) -> None:
+        for row, sequence in enumerate(rows):
+            if len(sequence.output) + (sequence.pending is not None) < sequence.request.params.min_tokens:
+                logits[row, list(self.llm.end_token_ids)] = float("-inf")
+
+    def _settle(self, rows: Rows[Sequence], states: Tensor, logits: Tensor, decided: Decided) -> list[Delta]:
+        """Note every row's accepted token and what follows from it."""
+        deltas = []
+        tokens, ranks, forced = to_host(decided.choice)
+        for row, sequence in enumerate(rows):
+            position: AcceptedPosition | None
+            if sequence.must_walk:
+                position = take_accepted(sequence)
+                propose(sequence, states[row], logits[row], decided, row)
+            else:
+                position = AcceptedPosition(
+                    tokens[row], ranks[row], forced[row], states[row], logits[row], decided, row
+                )
+            if position is not None:
+                deltas.append(self._emitter.accept(sequence, position))
+        for delta in deltas:  # only now: a slot is moved by its sequence's settled length
+            if delta.finish_reason is not None:
+                self._scheduler.remove(self._sequences.pop(delta.request_id))
+        return deltas
+
+
+def _join(deltas: list[Delta]) -> Finished:
+    """A whole answer from its deltas."""
+    last = deltas[-1]
+    assert last.usage is not None and last.finish_reason is not None
+    return Finished(
+        request_id=last.request_id,
+        text="".join(delta.text for delta in deltas),
+        token_ids=tuple(token for delta in deltas for token in delta.token_ids),
+        finish_reason=last.finish_reason,
+        usage=last.usage,
+        trajectory=last.trajectory,
+        logprobs=tuple(logprob for delta in deltas for logprob in delta.logprobs),
+    )

@@ -1,0 +1,90 @@
+"""Every deliberate error of the project, as one tree.
+
+ProxyRlhfError
+├── InvalidParameter      a number or a name out of its range; names it as the caller spelled it
+├── ModelUnavailable      the frozen LLM cannot be found, fetched or loaded
+├── PromptTooLong         prompt and answer do not fit the context
+├── EngineFull            the queue is full; try again later
+├── EngineDead            the decode loop has stopped and will not come back
+├── UnknownProxy          no such proxy, version or alias
+├── BadCheckpoint         a published folder that must not be loaded: torn, tampered with, not finite
+│   └── FingerprintMismatch   trained for another LLM, template, tap or feature mode
+└── DataError             a broken line in a file of prompts or preferences
+"""
+
+from pathlib import Path
+
+
+class ProxyRlhfError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class InvalidParameter(ProxyRlhfError):
+    """`name` has a `value` outside of what is `allowed`."""
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        super().__init__(f"{name} must be {allowed}, got {value!r}")
+        self.name = name
+        self.value = value
+        self.allowed = allowed
+
+
+class ModelUnavailable(ProxyRlhfError):
+    """The frozen LLM cannot be found, fetched or loaded; the message says what to do."""
+
+
+class PromptTooLong(ProxyRlhfError):
+    """The prompt leaves no room in a context of `max_context` tokens."""
+
+    def __init__(self, num_prompt_tokens: int, max_tokens: int, max_context: int) -> None:
+        super().__init__(
+            f"This model's maximum context length is {max_context} tokens. However, you requested "
+            f"{num_prompt_tokens + max_tokens} tokens ({num_prompt_tokens} in the messages, "
+            f"{max_tokens} in the completion). Please reduce the length of the messages or completion."
+        )
+        self.num_prompt_tokens = num_prompt_tokens
+        self.max_tokens = max_tokens
+        self.max_context = max_context
+
+
+class EngineFull(ProxyRlhfError):
+    """The waiting queue is full; `retry_after_seconds` is an estimate of when it will not be."""
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class EngineDead(ProxyRlhfError):
+    """The decode loop has stopped for good."""
+
+
+class UnknownProxy(ProxyRlhfError):
+    """No proxy of that name, version or alias is published or loaded."""
+
+
+class BadCheckpoint(ProxyRlhfError):
+    """A published version that must not be loaded. `reason` is one short word, for metrics."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class FingerprintMismatch(BadCheckpoint):
+    """The proxy was trained against something else than what would serve it."""
+
+    def __init__(self, field: str, expected: object, found: object) -> None:
+        super().__init__("fingerprint", f"{field} is {found!r} in the checkpoint, {expected!r} here")
+        self.field = field
+
+
+class DataError(ProxyRlhfError):
+    """A line of a data file that cannot be used."""
+
+    def __init__(self, path: Path | str, line_number: int, reason: str) -> None:
+        super().__init__(f"{path}, line {line_number}: {reason}")
+        self.path = Path(path)
+        self.line_number = line_number
+        self.reason = reason

@@ -1,0 +1,48 @@
+"""What the proxy reads at a decision (arXiv:2403.04283, section 2; the paper's input is two vectors wide).
+
+Deviations from the paper, which says "hidden states": 1. three modes, see `PolicyConfig.features`. 2. `NUM_SCALARS`
+numbers of the slate ride along. 3. Vectors are layer-normalised, since last-layer states have outlier dimensions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+_LOGPROB_SCALE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionFeatures:
+    """N decisions, each with its position's state, its candidate and its place in the slate."""
+
+    prefix_hidden: Tensor
+    """(N, D) h(prefix), raw."""
+
+    candidate: Tensor
+    """(N, D) the candidate's input embedding (`prefix` mode) or h(prefix + candidate), raw."""
+
+    scalars: Tensor
+    """(N, 4) float32, see `slate_scalars`."""
+
+    def __getitem__(self, index: Tensor | slice) -> "DecisionFeatures":
+        return DecisionFeatures(self.prefix_hidden[index], self.candidate[index], self.scalars[index])
+
+
+def slate_scalars(logprobs: Float[Tensor, "*B K"], is_candidate: Bool[Tensor, "*B K"]) -> Float[Tensor, "*B K 4"]:
+    """Rank / 16, log p / 10, gap to the likeliest candidate / 10, and the probability mass that is left in the slate."""
+    kept = logprobs.masked_fill(~is_candidate, -_LOGPROB_SCALE)
+    best = kept.amax(-1, keepdim=True)
+    probs = kept.exp() * is_candidate
+    mass_left = probs.flip(-1).cumsum(-1).flip(-1)
+    rank = torch.arange(logprobs.shape[-1], device=logprobs.device, dtype=torch.float32) / 16.0
+    scaled = kept.clamp(min=-2 * _LOGPROB_SCALE) / _LOGPROB_SCALE
+    return torch.stack([rank.expand_as(kept), scaled, scaled - best / _LOGPROB_SCALE, mass_left], dim=-1)
+
+
+def normalised(vectors: Tensor) -> Tensor:
+    """Layer normalisation without scale and shift, in float32."""
+    vectors = vectors.float()
+    return F.layer_norm(vectors, vectors.shape[-1:])

@@ -1,0 +1,196 @@
+"""The frozen LLM: a packed step in, hidden states and logits out. Its weights never change."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from proxy_model.attention import Chunk, PackedStep
+from proxy_model.errors import InvalidParameter, ModelUnavailable
+from proxy_model.kv_cache import KVCache
+from proxy_model.llama_decoder import LlamaDecoder
+from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.transformers_decoder import TransformersDecoder
+
+_ROWS_PER_READ = 2048
+"""Texts that are only read go through the LLM in packs of about this many tokens."""
+
+
+class FrozenLLM:
+    """A causal LM of transformers as the decode loop sees it."""
+
+    def __init__(self, model: Any, tokenizer: Any, name: str, *, may_use_fast_decoder: bool = True) -> None:
+        model = model.eval().requires_grad_(False)
+        self.name = name
+        self.tokenizer = ChatTokenizer(tokenizer)
+        config = model.config.get_text_config()
+        self.max_context: int = getattr(config, "max_position_embeddings", None) or 2048
+        self.num_layers: int = config.num_hidden_layers
+        self.hidden_size: int = config.hidden_size
+        self.end_token_ids = _end_token_ids(model, tokenizer)
+        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        head = model.get_output_embeddings()
+        self._head_weight: Tensor = head.weight.detach()
+        self._head_bias: Tensor | None = None if head.bias is None else head.bias.detach()
+        self.vocab_size: int = self._head_weight.shape[0]
+        self.fingerprint = _fingerprint(model, self.tokenizer)
+        self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        is_fast = may_use_fast_decoder and LlamaDecoder.supports(model)
+        self._decoder: LlamaDecoder | TransformersDecoder = (
+            LlamaDecoder(model, self.max_context) if is_fast else TransformersDecoder(model)
+        )
+        self.embedding: Tensor = self._decoder.embedding
+        self.dtype: torch.dtype = self.embedding.dtype
+        self.device: torch.device = self.embedding.device
+
+    def new_cache(self, num_slots: int, capacity: int) -> KVCache:
+        """Room for `num_slots` sequences of `capacity` tokens."""
+        return KVCache(self.num_layers, num_slots, capacity)
+
+    @torch.no_grad()
+    def advance(self, step: PackedStep) -> Tensor:
+        """One pass over the step's tokens; returns h (N, D), the states after the final norm."""
+        return self._decoder.forward(step)[0]
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Unscaled float32 logits (R, V) of states `hidden` (R, D)."""
+        logits = F.linear(hidden, self._head_weight, self._head_bias).float()
+        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+
+    def hidden_states(self, sequences: Sequence[Sequence[int]], taps: Sequence[int]) -> list[Tensor]:
+        """Read whole texts. One (T_i, len(taps), D) float32 tensor per text; tap `num_layers` is after the final norm."""
+        if not all(1 <= tap <= self.num_layers for tap in taps):
+            raise InvalidParameter("taps", list(taps), f"layer numbers in [1, {self.num_layers}]")
+        found: list[Tensor] = []
+        for pack in _packs(sequences):
+            _, tapped = self._read(pack, tuple(taps))
+            stacked = torch.stack(tapped, dim=1).float()  # (N, len(taps), D)
+            found.extend(stacked.split([len(sequence) for sequence in pack]))
+        return found
+
+    def token_logprobs(self, sequences: Sequence[Sequence[int]], num_prompt: Sequence[int]) -> list[Tensor]:
+        """Natural log-probabilities (T_i - num_prompt_i,) of each text's tokens after its prompt, at temperature 1."""
+        found: list[Tensor] = []
+        done = 0
+        for pack in _packs(sequences):
+            hidden = self._read(pack, ())[0].split([len(sequence) for sequence in pack])
+            for sequence, states in zip(pack, hidden, strict=True):
+                start = num_prompt[done]
+                logprobs = self.logits(states[start - 1 : -1]).log_softmax(-1)
+                targets = torch.tensor(sequence[start:], device=self.device)
+                found.append(logprobs.gather(1, targets[:, None])[:, 0])
+                done += 1
+        return found
+
+    @torch.no_grad()
+    def _read(self, pack: Sequence[Sequence[int]], taps: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        chunks, start = [], 0
+        for sequence in pack:
+            chunks.append(Chunk(start, len(sequence)))
+            start += len(sequence)
+        step = PackedStep(
+            tokens=torch.tensor([token for sequence in pack for token in sequence], device=self.device),
+            positions=torch.cat([torch.arange(len(sequence)) for sequence in pack]).to(self.device),
+            slots=torch.zeros(start, dtype=torch.long, device=self.device),
+            chunks=tuple(chunks),
+        )
+        return self._decoder.forward(step, taps)
+
+
+def load_llm(source: str, *, dtype: str = "auto", device: str = "auto", name: str | None = None) -> FrozenLLM:
+    """Load the embedded default, a hub id, a local folder or a GGUF file.
+
+    `dtype` is `auto`, `bfloat16`, `float16` or `float32`; `device` is `auto`, `cpu`, `cuda` or `cuda:N`. Raises
+    `ModelUnavailable` or `InvalidParameter`.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from proxy_model.llm_source import resolve_llm
+
+    torch_device = _device(device)
+    torch_dtype = _dtype(dtype, torch_device)
+    resolved = resolve_llm(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolved.folder_or_id)
+        model = AutoModelForCausalLM.from_pretrained(resolved.folder_or_id, dtype=torch_dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelUnavailable(f"{source} cannot be loaded: {error}") from error
+    return FrozenLLM(model.to(torch_device), tokenizer, name or resolved.name)
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise InvalidParameter("device", device, "'auto', 'cpu', 'cuda' or 'cuda:N'")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InvalidParameter("device", device, "'cpu' on a machine without CUDA")
+    return torch.device(device)
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """`auto`: bfloat16 on CUDA and on CPUs that multiply it natively, else float32."""
+    names = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    if dtype == "auto":
+        is_native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if is_native else torch.float32
+    if dtype not in names:
+        raise InvalidParameter("dtype", dtype, f"'auto' or one of {sorted(names)}")
+    return names[dtype]
+
+
+def _end_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends an answer, by the generation config, the model's config and the tokenizer."""
+    found: set[int] = set()
+    for value in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
+        if value is not None:
+            found.update([value] if isinstance(value, int) else value)
+    return frozenset(found)
+
+
+def _fingerprint(model: Any, tokenizer: ChatTokenizer) -> dict[str, str | int | float]:
+    """What binds a proxy to this LLM (METHOD: identity of weights, tokenizer and template; width and tap)."""
+    config = {
+        key: value
+        for key, value in model.config.get_text_config().to_dict().items()
+        if isinstance(value, int | float | str | bool)
+        and not key.startswith(("_", "transformers", "torch_dtype", "dtype", "use_cache", "output_", "return_"))
+    }
+    return {
+        "llm_architecture": type(model).__name__,
+        "llm_config": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16],
+        "llm_weights": _weights_digest(model),
+        "llm_dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "tokenizer": tokenizer.digest,
+        "chat_template": hashlib.sha256(tokenizer.chat_template.encode()).hexdigest()[:16],
+        "hidden_size": model.config.get_text_config().hidden_size,
+        "tap": "last",
+    }
+
+
+def _weights_digest(model: Any) -> str:
+    """A hash over a sample of every weight, rounded so that it is one for float32, bfloat16 and float16 copies."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)][:64]
+        digest.update(name.encode())
+        digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _packs(sequences: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
+    """Consecutive texts, joined up to `_ROWS_PER_READ` tokens."""
+    packs: list[list[Sequence[int]]] = [[]]
+    size = 0
+    for sequence in sequences:
+        if packs[-1] and size + len(sequence) > _ROWS_PER_READ:
+            packs.append([])
+            size = 0
+        packs[-1].append(sequence)
+        size += len(sequence)
+    return [pack for pack in packs if pack]

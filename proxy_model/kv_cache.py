@@ -1,0 +1,50 @@
+"""Preallocated keys and values, one slot per sequence."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Keys and values of `num_slots` sequences of up to `capacity` tokens, one pair of tensors per layer.
+
+    A layer's tensors `(num_slots, num_kv_heads, capacity, head_dim)` are allocated when the layer first writes, so that
+    layers of different shapes need no declaration. Pages that were never written cost no memory on CPU.
+    """
+
+    def __init__(self, num_layers: int, num_slots: int, capacity: int) -> None:
+        self.num_slots = num_slots
+        self.capacity = capacity
+        self.keys: list[Tensor | None] = [None] * num_layers
+        self.values: list[Tensor | None] = [None] * num_layers
+
+    def write(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store `keys` and `values` `(N, num_kv_heads, head_dim)` of N tokens at their slots and positions `(N,)`."""
+        if self.keys[layer] is None:
+            self.keys[layer] = self._allocate(keys)
+            self.values[layer] = self._allocate(values)
+        stored_keys, stored_values = self.layer(layer)
+        stored_keys[slots, :, positions] = keys
+        stored_values[slots, :, positions] = values
+
+    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer, whole."""
+        keys, values = self.keys[layer], self.values[layer]
+        assert keys is not None and values is not None
+        return keys, values
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` tokens of slot `source` to slot `target`."""
+        for tensor in (*self.keys, *self.values):
+            if tensor is not None:
+                tensor[target, :, :length] = tensor[source, :, :length]
+
+    def _allocate(self, like: Tensor) -> Tensor:
+        """Zeros: what is never written is read behind a mask, where a NaN would survive."""
+        shape = (self.num_slots, like.shape[1], self.capacity, like.shape[2])
+        if like.device.type != "cpu":
+            return torch.zeros(shape, dtype=like.dtype, device=like.device)
+        zeroed_on_touch = np.zeros(math.prod(shape) * like.element_size(), dtype=np.uint8)
+        return torch.from_numpy(zeroed_on_touch).view(like.dtype).view(shape)

@@ -1,0 +1,33 @@
+"""Where everything lies on disk: the one file that builds paths.
+
+    <home>/proxies/<name>/<version>/   published proxies, see `registry`
+    <home>/models/<name>/              frozen LLMs converted from GGUF files, see `gguf_cache`
+
+`<home>` is `$PROXY_RLHF_HOME`, or `~/.local/share/proxy-rlhf`.
+"""
+
+import os
+from pathlib import Path
+
+_DEFAULT_HOME = "~/.local/share/proxy-rlhf"
+
+
+def home_folder() -> Path:
+    """The absolute folder that holds all data of this installation; it need not exist yet."""
+    return Path(os.environ.get("PROXY_RLHF_HOME") or _DEFAULT_HOME).expanduser().absolute()
+
+
+def proxies_root(home: Path | None = None) -> Path:
+    """The folder of published proxies."""
+    return (home or home_folder()) / "proxies"
+
+
+def models_root(home: Path | None = None) -> Path:
+    """The cache of frozen LLMs converted from GGUF files."""
+    return (home or home_folder()) / "models"
+
+
+def named_llm_file() -> Path | None:
+    """The wheel or GGUF file of the embedded default that `$PROXY_RLHF_LLM_WHEEL` names, if it is set."""
+    value = os.environ.get("PROXY_RLHF_LLM_WHEEL")
+    return Path(value).expanduser().absolute() if value else None

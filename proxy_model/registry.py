@@ -1,0 +1,176 @@
+"""The folder of published proxies: `<root>/<name>/<version>/`, its aliases, and how a new version gets there.
+
+Publishing writes aside, waits for the disk, renames the version into place and then replaces the alias file. Killed at
+any point, or out of disk, the old alias still means the old version; what was left aside is deleted by the next
+`publish` or `remove_leftovers`. Writers of one name take turns by a file lock that dies with its process; readers need
+no lock.
+"""
+
+import errno
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from proxy_model import disk
+from proxy_model.aliases import FILE as ALIASES
+from proxy_model.aliases import STABLE, Aliases
+from proxy_model.bank import ProxyRef
+from proxy_model.checkpoint import Checkpoint, Fingerprint, read_checkpoint, write_checkpoint
+from proxy_model.errors import InvalidParameter, UnknownProxy
+
+RESERVED_NAMES = frozenset({"base"})
+"""`<llm>:base` is the LLM alone."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_LOCK = ".lock"
+
+logger = logging.getLogger(__name__)
+
+
+class ProxyRegistry:
+    """Published proxies under `root`, which need not exist yet. Threads and processes may share a root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Every proxy with at least one version, sorted."""
+        if not self.root.is_dir():
+            return []
+        return sorted(path.name for path in self.root.iterdir() if self.versions(path.name))
+
+    def versions(self, name: str) -> list[int]:
+        """The published versions, ascending, good or bad; none for a name that is not there."""
+        if not is_proxy_name(name) or not _is_folder(self.root / name):
+            return []
+        return sorted(int(path.name) for path in (self.root / name).iterdir() if _VERSION.fullmatch(path.name))
+
+    def aliases(self, name: str) -> Aliases:
+        """What `stable` and the other aliases of `name` mean now. Raises `UnknownProxy`, `BadCheckpoint`."""
+        return Aliases.read(self._known(name))
+
+    def resolve(self, name: str, version_or_alias: int | str = STABLE) -> ProxyRef:
+        """The version that a number, its text or an alias means. Raises `UnknownProxy`, `BadCheckpoint`."""
+        text = str(version_or_alias)
+        version = int(text) if _VERSION.fullmatch(text) else self.aliases(name).versions.get(text)
+        if version is None or version not in self.versions(name):
+            raise UnknownProxy(f"no proxy {name!r} with version or alias {text!r} is published")
+        return ProxyRef(name=name, version=version)
+
+    def path(self, ref: ProxyRef) -> Path:
+        """The folder of a version. Raises `UnknownProxy`."""
+        if ref.version not in self.versions(ref.name):
+            raise UnknownProxy(f"{ref.name}@{ref.version} is not published")
+        return self.root / ref.name / str(ref.version)
+
+    def verify(self, ref: ProxyRef, llm_fingerprint: Fingerprint | None = None) -> Checkpoint:
+        """Read a version with every check. Raises `UnknownProxy`, `BadCheckpoint`."""
+        return read_checkpoint(self.path(ref), llm_fingerprint)
+
+    def publish(self, name: str, checkpoint: Checkpoint, *, aliases: Sequence[str] = (STABLE,)) -> ProxyRef:
+        """Add the next version of `name` and point `aliases` at it.
+
+        Raises `InvalidParameter`, `BadCheckpoint` for a checkpoint that could not be read back, and `OSError`.
+        """
+        if not is_proxy_name(name):
+            raise InvalidParameter("name", name, f"of a-z, 0-9, '.', '_' and '-', not {sorted(RESERVED_NAMES)}")
+        Aliases().assigned(aliases, 1)
+        folder = self.root / name
+        disk.make_folder(folder)
+        with self._writing(name):
+            version = self._next_version(name)
+            staging = disk.staging_path(folder)
+            write_checkpoint(staging, checkpoint)
+            read_checkpoint(staging, None)
+            staged_aliases = Aliases.read(folder).assigned(aliases, version).stage(folder)
+            staging.rename(folder / str(version))
+            disk.sync_folder(folder)
+            _commit(staged_aliases)
+        return ProxyRef(name=name, version=version)
+
+    def promote(self, name: str, version: int, *, alias: str = STABLE) -> ProxyRef:
+        """Point `alias` at a published version that is in order. Raises `UnknownProxy`, `BadCheckpoint`."""
+        ref = self.resolve(name, version)
+        self.verify(ref)
+        with self._writing(name):
+            _commit(self.aliases(name).assigned([alias], version).stage(self.root / name))
+        return ref
+
+    def rollback(self, name: str) -> ProxyRef:
+        """Make the previously stable version stable again. Raises `UnknownProxy` without one, `BadCheckpoint`."""
+        folder = self._known(name)
+        with self._writing(name):
+            aliases = Aliases.read(folder).rolled_back(self.versions(name))
+            ref = ProxyRef(name=name, version=aliases.versions[STABLE])
+            self.verify(ref)
+            _commit(aliases.stage(folder))
+        return ref
+
+    def remove_leftovers(self) -> list[Path]:
+        """Delete what killed writers left; returns it. A writer that is alive is waited for, never disturbed."""
+        removed: list[Path] = []
+        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
+            if is_proxy_name(folder.name) and _is_folder(folder) and _leftovers(folder):
+                removed += self._remove_leftovers_of(folder)
+        return removed
+
+    def _remove_leftovers_of(self, folder: Path) -> list[Path]:
+        try:
+            with FileLock(folder / _LOCK):
+                return _remove_leftovers(folder)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            logger.warning("%s holds unfinished versions that cannot be deleted: %s", folder, error.strerror)
+            return []
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """Be the only writer of `name`; leaves nothing unfinished behind, neither others' nor one's own."""
+        folder = self.root / name
+        with FileLock(folder / _LOCK):
+            _remove_leftovers(folder)
+            try:
+                yield
+            finally:
+                _remove_leftovers(folder)
+
+    def _next_version(self, name: str) -> int:
+        """One past every number ever known, so that a deleted version's number is not given to another one."""
+        aliases = Aliases.read(self.root / name)
+        return 1 + max([0, *self.versions(name), *aliases.versions.values(), *aliases.history])
+
+    def _known(self, name: str) -> Path:
+        if not self.versions(name):
+            raise UnknownProxy(f"no proxy {name!r} is published")
+        return self.root / name
+
+
+def is_proxy_name(name: str) -> bool:
+    """Whether a proxy may be called so: a plain file name in lower case that is not reserved."""
+    return _NAME.fullmatch(name) is not None and name not in RESERVED_NAMES
+
+
+def _commit(staged_aliases: Path) -> None:
+    staged_aliases.replace(staged_aliases.with_name(ALIASES))
+    disk.sync_folder(staged_aliases.parent)
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name.startswith(disk.STAGING_PREFIX))
+
+
+def _remove_leftovers(folder: Path) -> list[Path]:
+    leftovers = _leftovers(folder)
+    for path in leftovers:
+        disk.remove(path)
+    return leftovers
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()

@@ -1,0 +1,102 @@
+"""One answer on its way: its tokens, its place in the cache, its noise and its totals."""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proxy_model.bank import LoadedProxy
+from proxy_model.detokenizer import Detokenizer
+from proxy_model.request import FinishReason, GenerationRequest, Usage
+from proxy_model.skam import Slate
+from proxy_model.trajectory import TrajectoryRecorder
+
+
+@dataclass(slots=True)
+class PendingCandidate:
+    """A candidate that the LLM is reading before the proxy decides on it (`candidate` and `both` features)."""
+
+    prefix_hidden: Tensor
+    """(D,) h(prefix)."""
+
+    slate: Slate
+    """One row."""
+
+    scalars: Tensor
+    """(K, 4)."""
+
+    accept_logits: Tensor
+    """(K,), NaN where the proxy was not asked yet."""
+
+    logits: Tensor
+    """(V,) of the position, before the proxy."""
+
+    tokens: list[int]
+    is_free: list[bool]
+    index: int = 0
+
+
+class Sequence:
+    """The state of one request between two steps."""
+
+    def __init__(self, request: GenerationRequest, proxy: LoadedProxy | None) -> None:
+        self.request = request
+        self.proxy = proxy
+        self.slot = -1
+        self.num_cached = 0
+        """Tokens whose keys and values are in the cache."""
+
+        self.output: list[int] = []
+        self.pending: PendingCandidate | None = None
+        self.detokenizer = Detokenizer(request.params.stop)
+        self.recorder = TrajectoryRecorder() if request.record else None
+        self.generator = torch.Generator()
+        seed = request.params.seed
+        self.generator.manual_seed(random.getrandbits(63) if seed is None else seed)
+        self.num_rejected = 0
+        self.num_forced = 0
+        self.num_passes = 0
+
+    @property
+    def must_walk(self) -> bool:
+        """Whether the proxy decides only after the LLM has read the candidate."""
+        return self.proxy is not None and self.proxy.needs_candidate_pass
+
+    @property
+    def num_prompt(self) -> int:
+        """Length of the prompt."""
+        return len(self.request.prompt_token_ids)
+
+    @property
+    def next_token(self) -> int:
+        """What the LLM reads next: the newest token, or the candidate under decision."""
+        if self.pending is not None:
+            return self.pending.tokens[self.pending.index]
+        return self.output[-1]
+
+    @property
+    def length(self) -> int:
+        """Prompt and accepted tokens."""
+        return self.num_prompt + len(self.output)
+
+    @property
+    def position(self) -> int:
+        """Where `next_token` stands."""
+        return self.length if self.pending is not None else self.length - 1
+
+    def finish_reason_after(self, token: int, end_token_ids: frozenset[int]) -> FinishReason | None:
+        """Whether the answer ends with `token`, which is the newest of `output`."""
+        params = self.request.params
+        if self.ends_with(token, end_token_ids) or self.detokenizer.is_stopped:
+            return "stop"
+        return "length" if len(self.output) >= params.max_tokens else None
+
+    def ends_with(self, token: int, end_token_ids: frozenset[int]) -> bool:
+        """Whether `token` is an end token for this request."""
+        params = self.request.params
+        return (token in end_token_ids and not params.ignore_eos) or token in params.stop_token_ids
+
+    def usage(self) -> Usage:
+        """Totals so far."""
+        return Usage(self.num_prompt, len(self.output), self.num_rejected, self.num_forced, self.num_passes)

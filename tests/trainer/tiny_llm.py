@@ -1,0 +1,47 @@
+"""A random Llama of two layers that speaks bytes: small enough to train a proxy on in a test."""
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from proxy_model.frozen_llm import FrozenLLM
+
+END = "<|end|>"
+
+
+def tiny_llm() -> FrozenLLM:
+    """257 tokens: every byte and an end token; hidden size 32, float32 weights."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: index for index, character in enumerate([*alphabet, END])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+        eos_token_id=vocabulary[END],
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        model = LlamaForCausalLM(config)
+    _make_ends_likely(model, vocabulary[END])
+    return FrozenLLM(model, tokenizer, "tiny")
+
+
+@torch.no_grad()
+def _make_ends_likely(model: LlamaForCausalLM, end: int) -> None:
+    """Every state carries a constant in its first entry, through which the head prefers a few tokens and the end."""
+    model.get_input_embeddings().weight[:, 0] = 0.2
+    head = model.get_output_embeddings().weight
+    head.mul_(10)
+    head[:, 0] = -1.0
+    head[97:107, 0] = 1.0
+    head[end, 0] = 1.2

@@ -1,0 +1,240 @@
+"""The settings of a training run, as frozen dataclasses that refuse what cannot work, and their TOML or JSON file.
+
+The defaults are METHOD's table of PPO-max with its deviations: generalised advantages see the terminal reward through
+lambda 1 in the value target, features are cached so that every buffer is used for four epochs, and there is no
+entropy bonus, which would pay a Bernoulli policy for rejecting half of everything.
+"""
+
+import json
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
+from proxy_model.errors import InvalidParameter
+
+Penalty = Literal["gap", "action_kl", "token_kl", "none"]
+RatioLevel = Literal["position", "decision"]
+
+
+def _require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
+    if not is_allowed:
+        raise InvalidParameter(name, value, allowed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyShape:
+    """What a new proxy looks like; the LLM adds its own width."""
+
+    features: FeatureMode = "prefix"
+    hidden_size: int = 256
+    initial_acceptance: float = 0.8
+    """Acceptance q0 of version 0, in (0.5, 1): .73 to .9 explores, .97 is quiet."""
+
+    def __post_init__(self) -> None:
+        self.policy_config(1)
+
+    def policy_config(self, llm_hidden_size: int) -> PolicyConfig:
+        return PolicyConfig(
+            llm_hidden_size=llm_hidden_size,
+            features=self.features,
+            hidden_size=self.hidden_size,
+            initial_acceptance=self.initial_acceptance,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutConfig:
+    """How answers are gathered."""
+
+    prompts_per_iteration: int = 48
+    max_tokens: int = 64
+    """Length at which an answer is cut, in tokens."""
+
+    max_prompt_tokens: int = 256
+    """Longer prompts are left out, and counted."""
+
+    max_running: int = 48
+    """Answers that are generated side by side."""
+
+    def __post_init__(self) -> None:
+        _require(self.prompts_per_iteration >= 2, "prompts_per_iteration", self.prompts_per_iteration, "at least 2")
+        _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        _require(self.max_prompt_tokens >= 1, "max_prompt_tokens", self.max_prompt_tokens, "at least 1")
+        _require(self.max_running >= 1, "max_running", self.max_running, "at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardConfig:
+    """From the reward model's score to the reward of every position."""
+
+    clip: float = 5.0
+    """Bound on the normalised score, in running deviations; PPO-max also tried .3 and .8. 0 switches it off."""
+
+    penalty: Penalty = "gap"
+    """`gap`: log p(first candidate) - log p(accepted). `action_kl`: KL of the acceptance to Bernoulli(q0).
+    `token_kl`: log-probability of the accepted token under the proxy minus that under the LLM."""
+
+    penalty_weight: float = 0.05
+    """eta, per position."""
+
+    cut_penalty: float = 0.0
+    """Taken off the normalised score of an answer that was cut at `max_tokens`, in standard deviations."""
+
+    shuffle: bool = False
+    """Control: deal the batch's scores out at random. Such a proxy must learn nothing."""
+
+    def __post_init__(self) -> None:
+        _require(self.clip >= 0, "clip", self.clip, "at least 0")
+        _require(self.penalty in get_args(Penalty), "penalty", self.penalty, f"one of {get_args(Penalty)}")
+        _require(self.penalty_weight >= 0, "penalty_weight", self.penalty_weight, "at least 0")
+        _require(self.cut_penalty >= 0, "cut_penalty", self.cut_penalty, "at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PpoConfig:
+    """Proximal policy optimisation (arXiv:1707.06347) with the tricks of PPO-max (arXiv:2307.04964, section 5)."""
+
+    learning_rate: float = 3e-4
+    """Falls linearly to 0 over the planned iterations."""
+
+    epochs: int = 4
+    minibatches: int = 4
+    target_kl: float = 0.02
+    """The policy stops for this batch once an epoch's KL(old, new) per unit exceeds this. 0 switches it off."""
+
+    ratio_level: RatioLevel = "position"
+    """`position`: the decisions of a position are one macro-action, its log-probability their sum. `decision`: each alone."""
+
+    policy_clip: float = 0.2
+    value_clip: float = 0.2
+    """In units of the normalised reward. 0 switches it off."""
+
+    value_weight: float = 0.5
+    entropy_weight: float = 0.0
+    discount: float = 1.0
+    policy_lambda: float = 0.95
+    value_lambda: float = 1.0
+    max_grad_norm: float = 0.5
+    """Of the actor and of the critic, which share no weight, each."""
+
+    critic_pretrain_iterations: int = 1
+    """Batches of version 0 that only the critic learns from."""
+
+    critic_pretrain_epochs: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "policy_clip", "max_grad_norm"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        for name in ("epochs", "minibatches", "critic_pretrain_epochs"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("target_kl", "value_clip", "value_weight", "entropy_weight", "critic_pretrain_iterations"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        for name in ("discount", "policy_lambda", "value_lambda"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
+        levels = get_args(RatioLevel)
+        _require(self.ratio_level in levels, "ratio_level", self.ratio_level, f"one of {levels}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One training run. Everything that the result depends on is in here."""
+
+    output: Path
+    """Folder of the run, which must not exist unless it is resumed."""
+
+    prompts: Path
+    reward: Path
+    """Folder of a trained reward model."""
+
+    proxy: str
+    """Name that the versions are published under."""
+
+    model: str = "smollm2-135m-instruct"
+    algorithm: Literal["ppo"] = "ppo"
+    registry: Path | None = None
+    """Folder that holds the published proxies; None: `proxies` in the output folder."""
+
+    num_prompts: int = 0
+    """Prompts to answer in all, rounded up to whole iterations; 0: each prompt of the file once."""
+
+    publish_every: int = 0
+    """Iterations between two published versions; 0: only the last one."""
+
+    save_every: int = 1
+    """Iterations between two saved states."""
+
+    seed: int = 0
+    tensorboard: bool = True
+    shape: ProxyShape = field(default_factory=ProxyShape)
+    skam: SkamConfig = field(default_factory=SkamConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    shaping: RewardConfig = field(default_factory=RewardConfig)
+    ppo: PpoConfig = field(default_factory=PpoConfig)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.proxy), "proxy", self.proxy, "a name")
+        _require(self.algorithm == "ppo", "algorithm", self.algorithm, "'ppo'")
+        _require(self.num_prompts >= 0, "num_prompts", self.num_prompts, "at least 0")
+        _require(self.publish_every >= 0, "publish_every", self.publish_every, "at least 0")
+        _require(self.save_every >= 1, "save_every", self.save_every, "at least 1")
+        _require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
+
+    @property
+    def registry_folder(self) -> Path:
+        return self.registry if self.registry is not None else self.output / "proxies"
+
+
+def read_config(path: Path, **overrides: Any) -> TrainConfig:
+    """Read a run's settings from a TOML or JSON file; top-level `overrides` win. Raises `InvalidParameter`."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise InvalidParameter("config", str(path), f"TOML or JSON ({error})") from error
+    return config_from_mapping({**values, **overrides})
+
+
+def config_from_mapping(values: Mapping[str, Any]) -> TrainConfig:
+    """Build the settings from plain values; unknown keys and wrong types are refused by their dotted name."""
+    return cast(TrainConfig, _build(TrainConfig, values, ""))
+
+
+def config_to_mapping(config: TrainConfig) -> dict[str, Any]:
+    """The inverse of `config_from_mapping`: JSON values only."""
+    plain = asdict(config)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
+
+
+def _build(kind: type, values: object, prefix: str) -> object:
+    if not isinstance(values, Mapping):
+        raise InvalidParameter(prefix.rstrip("."), values, "a table of settings")
+    hints = get_type_hints(kind)
+    names = {each.name for each in fields(kind)}
+    for name in values:
+        _require(name in names, f"{prefix}{name}", values[name], f"left out; settings here are {sorted(names)}")
+    missing = [
+        e.name for e in fields(kind) if e.name in ("output", "prompts", "reward", "proxy") and e.name not in values
+    ]
+    for name in missing:
+        raise InvalidParameter(f"{prefix}{name}", None, "given")
+    return kind(**{name: _convert(hints[name], value, f"{prefix}{name}") for name, value in values.items()})
+
+
+def _convert(kind: Any, value: object, name: str) -> object:
+    if is_dataclass(kind):
+        return value if isinstance(value, cast(type, kind)) else _build(cast(type, kind), value, f"{name}.")
+    origin = get_origin(kind)
+    if origin is Literal:
+        return value
+    if origin in (Union, types.UnionType):
+        return None if value is None else _convert(get_args(kind)[0], value, name)
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _require(type(value) is kind, name, value, f"of type {kind.__name__}")
+    return value

@@ -1,0 +1,96 @@
+"""Files of one JSON object a line, plain or gzip'ed; a line that cannot be used is named with its reason."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from proxy_model.errors import DataError
+
+Messages = list[dict[str, str]]
+"""A conversation: one `role` and `content` a turn, as the chat template takes it."""
+
+MAX_LINE_BYTES = 1 << 20
+"""Longer lines are refused unread: a conversation has a few kilobytes."""
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers, from 1, and objects of a `.jsonl` or `.jsonl.gz` file; empty lines are skipped.
+
+    Raises `DataError` for a file that cannot be opened or unpacked and for a line that is no JSON object.
+    """
+    for number, line in _lines(path):
+        if line.strip():
+            yield number, _parse(path, number, line)
+
+
+def require_keys(path: Path, number: int, found: Mapping[str, Any], required: set[str], optional: set[str]) -> None:
+    """Raises `DataError` when a key is missing or unknown."""
+    if missing := required - found.keys():
+        raise DataError(path, number, f"{min(missing)!r} is missing")
+    if unknown := found.keys() - required - optional:
+        raise DataError(path, number, f"{min(unknown)!r} is not a known key")
+
+
+def parse_messages(path: Path, number: int, found: Any) -> Messages:
+    """A conversation that waits for the assistant: an optional system turn, then user and assistant in turns, user last."""
+    if not isinstance(found, list) or not found:
+        raise DataError(path, number, "'prompt' must be a list of at least one message")
+    messages = [_parse_message(path, number, index, item) for index, item in enumerate(found)]
+    roles = [message["role"] for message in messages]
+    turns = roles[1:] if roles[0] == "system" else roles
+    if turns != (["user", "assistant"] * len(turns))[: len(turns)] or len(turns) % 2 == 0:
+        raise DataError(path, number, f"'prompt' must alternate user and assistant and end with user, got {roles}")
+    return messages
+
+
+def parse_text(path: Path, number: int, found: Mapping[str, Any], key: str) -> str:
+    """A string that holds more than white space."""
+    text = found[key]
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(path, number, f"{key!r} must be a string that is not blank")
+    return text
+
+
+def require_rows(path: Path, rows: Sequence[object]) -> None:
+    """Raises `DataError` for a file without any row."""
+    if not rows:
+        raise DataError(path, 1, "the file holds no row")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise DataError(path, number, f"the line is longer than {MAX_LINE_BYTES} bytes")
+                yield number, line
+    except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
+        raise DataError(path, number + 1, f"cannot be read: {error}") from error
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise DataError(path, number, f"not UTF-8: {error.reason} at byte {error.start}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, number, f"not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(path, number, f"a JSON object is expected, got {type(found).__name__}")
+    return found
+
+
+def _parse_message(path: Path, number: int, index: int, item: Any) -> dict[str, str]:
+    if not isinstance(item, dict) or item.keys() != {"role", "content"}:
+        raise DataError(path, number, f"'prompt'[{index}] must have 'role' and 'content' and nothing else")
+    role, content = item["role"], item["content"]
+    if role not in ("system", "user", "assistant"):
+        raise DataError(path, number, f"'prompt'[{index}].role must be system, user or assistant, got {role!r:.40}")
+    if not isinstance(content, str) or not content.strip():
+        raise DataError(path, number, f"'prompt'[{index}].content must be a string that is not blank")
+    return {"role": role, "content": content}

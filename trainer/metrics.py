@@ -1,0 +1,101 @@
+"""The numbers of one iteration, each with its formula."""
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from proxy_model.trajectory import Trajectory
+from trainer.advantages import explained_variance
+from trainer.algorithms.ppo import UpdateStatistics
+from trainer.batch import PpoBatch, Targets, kl_to_prior
+
+METRICS: Mapping[str, str] = {
+    "reward/raw_mean": "mean score of the reward model",
+    "reward/raw_sd": "standard deviation of those scores within the batch",
+    "reward/normalised": "mean of clip((score - running mean) / running deviation)",
+    "reward/penalty": "mean per answer of eta * summed penalty",
+    "reward/return": "mean per answer of the normalised score minus the penalty",
+    "proxy/accept_rate": "accepts / free decisions",
+    "proxy/rejections_per_token": "rejects / positions",
+    "proxy/forced_share": "positions whose token SKAM forced / positions",
+    "proxy/mean_rank": "mean index of the accepted candidate in its slate, from 0",
+    "proxy/entropy": "mean entropy of the acceptance over free decisions, nats, before the update",
+    "answer/nll": "-mean log p(token) under the LLM at SKAM's temperature",
+    "answer/gap": "mean of log p(first candidate) - log p(token)",
+    "answer/kl_to_prior": "mean per position of sum over its free decisions of KL(acceptance, Bernoulli(q0))",
+    "answer/length": "mean tokens per answer",
+    "answer/eos_rate": "answers that ended by themselves / answers",
+    "update/policy_loss": "clipped surrogate",
+    "update/value_loss": "0.5 * clipped squared error of the critic",
+    "update/approx_kl": "KL(old, new) per unit, mean of ratio - 1 - log ratio in the policy's last epoch",
+    "update/clip_fraction": "units whose ratio is further than policy_clip from 1 / units",
+    "update/value_clip_fraction": "positions whose value moved by more than value_clip / positions",
+    "update/explained_variance": "1 - var(return - value) / var(return), before the update",
+    "update/actor_grad_norm": "before clipping",
+    "update/critic_grad_norm": "before clipping",
+    "update/policy_epochs": "epochs of the policy before its KL reached the target",
+    "update/entropy": "mean entropy of the acceptance over free decisions in the update, nats",
+    "update/learning_rate": "of this iteration",
+    "speed/tokens_per_second": "tokens / seconds of the rollout",
+    "speed/rollout_seconds": "",
+    "speed/score_seconds": "",
+    "speed/update_seconds": "",
+    "speed/peak_rss_mib": "largest resident memory of the process so far",
+    "progress/iteration": "iterations done",
+    "progress/prompts": "prompts answered so far",
+}
+
+
+def reward_metrics(scores: Tensor, normalised: Tensor, penalty_sums: Tensor) -> dict[str, float]:
+    """Of (B,) raw scores, normalised scores and weighted penalties of each answer."""
+    return {
+        "reward/raw_mean": float(scores.mean()),
+        "reward/raw_sd": float(scores.std()) if scores.numel() > 1 else 0.0,
+        "reward/normalised": float(normalised.mean()),
+        "reward/penalty": float(penalty_sums.mean()),
+        "reward/return": float((normalised - penalty_sums).mean()),
+    }
+
+
+def decision_metrics(batch: PpoBatch) -> dict[str, float]:
+    """What the proxy and SKAM did."""
+    is_free, is_accept = batch.is_free, batch.is_accept
+    num_free = max(int(is_free.sum()), 1)
+    probs = batch.old_logits[is_free].sigmoid()
+    return {
+        "proxy/accept_rate": int((is_accept & is_free).sum()) / num_free,
+        "proxy/rejections_per_token": int((~is_accept).sum()) / batch.num_positions,
+        "proxy/forced_share": int((is_accept & ~is_free).sum()) / batch.num_positions,
+        "proxy/mean_rank": float(batch.ranks.float().mean()),
+        "proxy/entropy": float((torch.special.entr(probs) + torch.special.entr(1 - probs)).sum()) / num_free,
+    }
+
+
+def answer_metrics(batch: PpoBatch, trajectories: Sequence[Trajectory], initial_acceptance: float) -> dict[str, float]:
+    """What the answers look like."""
+    return {
+        "answer/nll": -float(batch.token_logprobs.mean()),
+        "answer/gap": float(batch.gaps.mean()),
+        "answer/kl_to_prior": float(batch.per_position(kl_to_prior(batch.old_logits, initial_acceptance)).mean()),
+        "answer/length": float(batch.lengths.float().mean()),
+        "answer/eos_rate": sum(each.finish_reason == "stop" for each in trajectories) / len(trajectories),
+    }
+
+
+def update_metrics(statistics: UpdateStatistics, targets: Targets, learning_rate: float) -> dict[str, float]:
+    """What the update did."""
+    return {
+        **{f"update/{name}": float(value) for name, value in asdict(statistics).items()},
+        "update/explained_variance": explained_variance(targets.old_values, targets.returns),
+        "update/learning_rate": learning_rate,
+    }
+
+
+def peak_rss_mib() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,80 @@
+"""The Bradley-Terry model on linear features: P(chosen beats rejected) = sigmoid(w . (x_chosen - x_rejected)).
+
+Pure functions on tensors. N pairs, F features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from proxy_model.errors import InvalidParameter
+
+_MAX_STEPS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Standardisation:
+    """Mean and deviation of every feature over the training answers; both (F,)."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "N F"]) -> "Standardisation":
+        """Features that hardly vary keep their scale instead of being blown up."""
+        return cls(features.mean(dim=0), features.std(dim=0) + 1e-3)
+
+    def apply(self, features: Tensor) -> Tensor:
+        """(..., F) in deviations from the mean, divided by sqrt(F): a random direction then has length about 1."""
+        return (features - self.mean) / self.deviation / self.deviation.numel() ** 0.5
+
+
+def fit(differences: Float[Tensor, "N F"], l2: float) -> Float[Tensor, "F"]:
+    """Weights that minimise mean -log sigma(differences @ w) + l2 / 2 * |w|^2, by L-BFGS."""
+    weights = torch.zeros(differences.shape[1], requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=_MAX_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = -F.logsigmoid(differences @ weights).mean() + l2 / 2 * weights.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[arg-type]
+    return weights.detach()
+
+
+def accuracy(margins: Float[Tensor, "N"]) -> float:
+    """Share of pairs whose chosen answer scores higher; ties count half."""
+    return float(((margins > 0).float() + (margins == 0).float() / 2).mean())
+
+
+def cross_validated_margins(
+    differences: Float[Tensor, "N F"], l2: float, fold: Int[Tensor, "N"]
+) -> Float[Tensor, "N"]:
+    """The margin of every pair under weights that were fitted without the pair's fold."""
+    margins = torch.zeros(len(differences))
+    for number in fold.unique().tolist():
+        is_held_out = fold == number
+        margins[is_held_out] = differences[is_held_out] @ fit(differences[~is_held_out], l2)
+    return margins
+
+
+def choose_l2(differences: Float[Tensor, "N F"], fold: Int[Tensor, "N"], grid: Sequence[float]) -> float:
+    """The strength of `grid` with the least cross-validated loss."""
+    if not grid:
+        raise InvalidParameter("l2", list(grid), "at least one strength")
+    if len(grid) == 1:
+        return grid[0]
+    losses = [float(-F.logsigmoid(cross_validated_margins(differences, l2, fold)).mean()) for l2 in grid]
+    return grid[losses.index(min(losses))]
+
+
+def folds(num_pairs: int, num_folds: int, seed: int) -> Int[Tensor, "N"]:
+    """A fold number for every pair, folds of equal size."""
+    order = torch.randperm(num_pairs, generator=torch.Generator().manual_seed(seed))
+    return order % num_folds

@@ -1,0 +1,127 @@
+"""Answers to a batch of prompts by the decode loop that serves, every decision sampled and recorded."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from proxy_model.bank import ProxyRef
+from proxy_model.config import SkamConfig
+from proxy_model.engine import Engine
+from proxy_model.policy import ProxyPolicy
+from proxy_model.request import GenerationRequest, SamplingParams
+from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.trajectory import Trajectory
+from trainer.config import RolloutConfig
+from trainer.json_lines import Messages
+from trainer.prompts import Prompt
+
+ROLLOUT_PROXY = "training"
+"""Name under which the engine knows the proxy in training; its version is the iteration, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedPrompt:
+    """One conversation that waits for its answer, as messages and as the LLM's token ids."""
+
+    messages: Messages
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """The answers of one iteration, in the order of the prompts."""
+
+    prompts: tuple[EncodedPrompt, ...]
+    texts: tuple[str, ...]
+    trajectories: tuple[Trajectory, ...]
+    seconds: float
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(each.token_ids) for each in self.trajectories)
+
+    @property
+    def conversations(self) -> list[tuple[Messages, str]]:
+        """What a reward model scores: the messages and the answer to them."""
+        return [(prompt.messages, text) for prompt, text in zip(self.prompts, self.texts, strict=True)]
+
+
+def encode_prompts(prompts: Sequence[Prompt], tokenizer: ChatTokenizer, max_prompt_tokens: int) -> list[EncodedPrompt]:
+    """Prompts through the chat template; those longer than `max_prompt_tokens` are left out."""
+    encoded = []
+    for prompt in prompts:
+        messages = [dict(message) for message in prompt.messages]
+        token_ids = tuple(tokenizer.apply_chat_template(messages))
+        if len(token_ids) <= max_prompt_tokens:
+            encoded.append(EncodedPrompt(messages=messages, token_ids=token_ids))
+    return encoded
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A seed in [0, 2^62) that depends on every part, so that no generator's state need be kept between iterations."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 2
+
+
+def prompt_indices(num_prompts: int, per_iteration: int, iteration: int, seed: int) -> list[int]:
+    """Which prompts an iteration answers: the file is walked through in a new order in each epoch, without a gap."""
+    orders: dict[int, list[int]] = {}
+    chosen = []
+    for cursor in range(iteration * per_iteration, (iteration + 1) * per_iteration):
+        epoch, place = divmod(cursor, num_prompts)
+        if epoch not in orders:
+            generator = torch.Generator().manual_seed(derived_seed(seed, "prompts", epoch))
+            orders[epoch] = torch.randperm(num_prompts, generator=generator).tolist()
+        chosen.append(orders[epoch][place])
+    return chosen
+
+
+def roll_out(
+    engine: Engine, proxy: ProxyRef, prompts: Sequence[EncodedPrompt], config: RolloutConfig, seed: int
+) -> Rollout:
+    """Answer `prompts` under a loaded proxy; answer i is drawn with a seed of (`seed`, proxy version, i)."""
+    started = time.perf_counter()
+    requests = [
+        GenerationRequest(
+            id=f"{proxy.name}-{proxy.version}-{index}",
+            prompt_token_ids=prompt.token_ids,
+            params=SamplingParams(
+                max_tokens=config.max_tokens, decision="sample", seed=derived_seed(seed, proxy.version, index)
+            ),
+            proxy=proxy,
+            record=True,
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    finished = engine.generate(requests)
+    trajectories = tuple(each.trajectory for each in finished if each.trajectory is not None)
+    if len(trajectories) != len(requests):
+        raise RuntimeError("the engine finished a rollout without its trajectory")
+    return Rollout(
+        prompts=tuple(prompts),
+        texts=tuple(each.text for each in finished),
+        trajectories=trajectories,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def roll_out_policy(
+    engine: Engine,
+    policy: ProxyPolicy,
+    skam: SkamConfig,
+    prompts: Sequence[EncodedPrompt],
+    config: RolloutConfig,
+    *,
+    iteration: int,
+    seed: int,
+) -> Rollout:
+    """`roll_out` with a policy that the engine holds only as long as that takes."""
+    proxy = ProxyRef(name=ROLLOUT_PROXY, version=iteration + 1)
+    engine.load_proxy(proxy, policy, skam)
+    try:
+        return roll_out(engine, proxy, prompts, config, seed)
+    finally:
+        engine.unload_proxy(proxy)

@@ -1,0 +1,107 @@
+"""What a killed run needs to go on as if it had not been: one safetensors file, replaced atomically.
+
+Weights and Adam's moments are tensors; counters, running moments and the settings are JSON in the file's header. No
+generator's state is in it, because every random number of iteration i is drawn from a seed of (run seed, purpose, i).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from proxy_model.disk import sync_file, sync_folder
+from proxy_model.errors import BadCheckpoint, InvalidParameter
+from proxy_model.policy import ProxyPolicy
+from trainer.advantages import RunningMoments
+
+STATE_FILE = "state.safetensors"
+FREE_TO_CHANGE = frozenset({"output", "registry", "tensorboard", "save_every", "publish_every"})
+"""Settings that a resumed run may change, since the weights do not depend on them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run has come."""
+
+    iteration: int = 0
+    """Iterations done, which also says where in the prompt order the next one starts."""
+
+    prompts_seen: int = 0
+    moments: RunningMoments = field(default_factory=RunningMoments)
+
+
+def save_state(
+    folder: Path,
+    policy: ProxyPolicy,
+    optimizer: torch.optim.Adam,
+    progress: Progress,
+    settings: Mapping[str, Any],
+) -> None:
+    """Write aside, fsync, rename: a reader finds the old state or the new one, whenever the process dies."""
+    aside = folder / f".{STATE_FILE}.aside"
+    header = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(dict(settings), sort_keys=True)}
+    save_file({**_weights(policy), **_moments(policy, optimizer)}, aside, metadata=header)
+    sync_file(aside)
+    os.replace(aside, folder / STATE_FILE)
+    sync_folder(folder)
+
+
+def load_state(folder: Path, policy: ProxyPolicy, optimizer: torch.optim.Adam, settings: Mapping[str, Any]) -> Progress:
+    """Put the saved run into `policy` and `optimizer`.
+
+    Raises `BadCheckpoint` for a file that is not a state, `InvalidParameter` naming a setting that has changed.
+    """
+    path = folder / STATE_FILE
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise BadCheckpoint("missing", f"{path} is not there, so there is nothing to resume") from error
+    except Exception as error:  # safetensors raises its own type, built in Rust, for every malformed file
+        raise BadCheckpoint("format", f"{path}: {error}") from error
+    _refuse_changes(json.loads(header["settings"]), settings)
+    weights = {name: each for name, each in tensors.items() if name.startswith("policy.")}
+    policy.load_state_dict({name.removeprefix("policy."): each for name, each in weights.items()})
+    _restore_moments(policy, optimizer, tensors)
+    values = json.loads(header["progress"])
+    return Progress(**{**values, "moments": RunningMoments(**values["moments"])})
+
+
+def _weights(policy: ProxyPolicy) -> dict[str, Tensor]:
+    return {f"policy.{name}": each.detach().cpu().contiguous() for name, each in policy.state_dict().items()}
+
+
+def _moments(policy: ProxyPolicy, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    """`optimizer.<moment>.<parameter>`; a parameter that has had no step yet has none."""
+    return {
+        f"optimizer.{kind}.{name}": torch.as_tensor(moment).detach().cpu().clone()
+        for name, parameter in policy.named_parameters()
+        for kind, moment in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _restore_moments(policy: ProxyPolicy, optimizer: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
+    for name, parameter in policy.named_parameters():
+        saved = {
+            kind: tensors[f"optimizer.{kind}.{name}"]
+            for kind in ("step", "exp_avg", "exp_avg_sq")
+            if f"optimizer.{kind}.{name}" in tensors
+        }
+        if saved:
+            optimizer.state[parameter] = {
+                kind: each if kind == "step" else each.to(parameter.device) for kind, each in saved.items()
+            }
+
+
+def _refuse_changes(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    for name in sorted(saved.keys() | settings.keys()):
+        if name not in FREE_TO_CHANGE and saved.get(name) != settings.get(name):
+            raise InvalidParameter(name, settings.get(name), f"{saved.get(name)!r}, as in the run that is resumed")
