@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from proxy_model import disk
 from proxy_model.errors import BadCheckpoint, InvalidParameter, UnknownProxy
@@ -34,7 +34,7 @@ class Aliases:
     history: tuple[int, ...] = ()
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: Path) -> "Aliases":
         """The aliases of the proxy in `folder`, none when it has no such file. Raises `BadCheckpoint("format")`."""
         if not os.path.lexists(folder / FILE):
             return cls()
@@ -50,7 +50,7 @@ class Aliases:
         disk.write_file(path, json.dumps({**self.versions, "history": self.history}).encode() + b"\n")
         return path
 
-    def assigned(self, aliases: Iterable[str], version: int) -> Self:
+    def assigned(self, aliases: Iterable[str], version: int) -> "Aliases":
         """The same with every one of `aliases` pointing at `version`. Raises `InvalidParameter`."""
         changed = self
         for alias in aliases:
@@ -59,7 +59,7 @@ class Aliases:
             changed = changed._pointed(alias, version)
         return changed
 
-    def rolled_back(self, existing: Collection[int]) -> Self:
+    def rolled_back(self, existing: Collection[int]) -> "Aliases":
         """The same with the last stable version before this one that is still there. Raises `UnknownProxy`."""
         for index in range(len(self.history) - 1, -1, -1):
             if self.history[index] in existing:
@@ -67,7 +67,7 @@ class Aliases:
                 return replace(self, versions=versions, history=self.history[:index])
         raise UnknownProxy("no version was stable before this one")
 
-    def _pointed(self, alias: str, version: int) -> Self:
+    def _pointed(self, alias: str, version: int) -> "Aliases":
         old = self.versions.get(alias)
         history = self.history
         if alias == STABLE and old not in (None, version):

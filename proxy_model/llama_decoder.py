@@ -54,7 +54,7 @@ class LlamaDecoder:
             config.model_type in SUPPORTED_MODEL_TYPES
             and config.hidden_act == "silu"
             and not getattr(config, "mlp_bias", False)
-            and all(getattr(layer.self_attn, "sliding_window", None) is None for layer in model.model.layers)
+            and getattr(config, "sliding_window", None) is None
         )
 
     def forward(self, step: PackedStep, taps: tuple[int, ...] = ()) -> tuple[Tensor, list[Tensor]]:
@@ -110,7 +110,11 @@ class LlamaDecoder:
 
 def _mlp(layer: _Layer, hidden: Tensor) -> Tensor:
     gate, up = F.linear(hidden, layer.gate_up_weight).chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * up, layer.down_weight)
+    inner = F.silu(gate) * up
+    if inner.shape[0] == 1 and inner.device.type == "cpu":
+        # oneDNN multiplies one row in another order of summation than two or more: 2 rows keep alone = batched to the bit
+        return F.linear(inner.expand(2, -1).contiguous(), layer.down_weight)[:1]
+    return F.linear(inner, layer.down_weight)
 
 
 def _rotary_table(rotary: Any, max_context: int, like: Tensor) -> tuple[Tensor, Tensor]:

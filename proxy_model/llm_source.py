@@ -47,7 +47,7 @@ def resolve_llm(source: str, *, home: Path | None = None) -> ResolvedLLM:
     path = Path(source).expanduser()
     if path.suffix.lower() == ".gguf":
         return _from_gguf(path, models_root(home))
-    if path.is_dir():
+    if source and path.is_dir():
         return _from_folder(path.resolve())
     return _from_hub(source)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from proxy_model import disk
 from proxy_model.errors import BadCheckpoint
@@ -41,7 +41,7 @@ class VerifiedFolder:
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path) -> Iterator[Self]:
+    def opened(cls, path: Path) -> Iterator["VerifiedFolder"]:
         """Check names and manifest of `path`. Raises `BadCheckpoint`: missing, symlink, format, torn or tampered."""
         descriptor = _open_folder(path)
         try:

@@ -58,7 +58,7 @@ def _is_reachable(is_free: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
 
 
 def _settings(skam: SkamConfig, num_rows: int, device: torch.device) -> SlateSettings:
-    def rows(value: float) -> torch.Tensor:
+    def rows(value: int | float) -> torch.Tensor:
         return torch.full((num_rows,), value, device=device)
 
     return SlateSettings(

@@ -58,7 +58,7 @@ class SamplingParams:
             _check("seed", self.seed, -(1 << 63), (1 << 63) - 1)
 
 
-def _check(name: str, value: float, low: float, high: float) -> None:
+def _check(name: str, value: int | float, low: int | float, high: int | float) -> None:
     if not low <= value <= high:
         raise InvalidParameter(name, value, f"in [{low}, {high}]")
 

@@ -14,6 +14,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def kill_at_every_step(root: Path) -> None:
     for step in range(1000):
         victim = root / str(step)
         shutil.copytree(template, victim)
-        if _exit_code_of(lambda victim=victim, step=step: _publish_until(victim, step)) != KILLED:
+        if _exit_code_of(partial(_publish_until, victim, step)) != KILLED:
             shutil.rmtree(victim)
             break
     shutil.rmtree(template)

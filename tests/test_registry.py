@@ -1,5 +1,6 @@
 """Publishing happens wholly or not at all, whatever dies, fills up or runs at the same time."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -38,6 +39,12 @@ def publisher(*arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit status and standard output."""
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
 
 
 def test_versions_count_from_one_and_the_last_published_is_stable(tmp_path: Path) -> None:
@@ -185,8 +192,7 @@ def test_a_checkpoint_that_could_not_be_loaded_is_never_published(tmp_path: Path
 
 
 def test_killed_at_any_step_the_old_version_stays_and_the_next_start_cleans_up(tmp_path: Path) -> None:
-    process = publisher("kill", str(tmp_path))
-    assert process.wait(120) == 0
+    assert ended(publisher("kill", str(tmp_path)))[0] == 0
     roots = sorted(tmp_path.iterdir(), key=lambda path: int(path.name))
     assert len(roots) > 40  # two deaths in each of: folders, six files opened, written and synced, renames
 
@@ -209,9 +215,9 @@ def test_killed_at_any_step_the_old_version_stays_and_the_next_start_cleans_up(t
 def test_when_files_cannot_grow_the_old_version_stays_and_nothing_is_left(tmp_path: Path, max_bytes: int) -> None:
     registry = published(tmp_path, 1)
 
-    process = publisher("fill", str(tmp_path), str(max_bytes))
+    returncode, output = ended(publisher("fill", str(tmp_path), str(max_bytes)))
 
-    assert process.wait(60) == 3
+    assert (returncode, output) == (3, "File too large\n")
     assert registry.resolve("demo").version == 1
     assert registry.versions("demo") == [1]
     assert registry.remove_leftovers() == []
@@ -229,18 +235,18 @@ def test_on_a_full_disk_the_old_version_stays_and_nothing_is_left(tmp_path: Path
     )
 
     process = publisher("fill", str(tmp_path / "disk"), "0", prefix=(*unshare, "bash", "-c", script, str(tmp_path)))
-    output, _ = process.communicate(timeout=60)
+    _, output = ended(process)
 
     assert output.splitlines() == ["No space left on device", "3", ".lock", "1", "aliases.json"]
 
 
 def test_processes_that_publish_the_same_name_at_once_do_not_clash(tmp_path: Path) -> None:
     processes = [publisher("race", str(tmp_path), "15") for _ in range(3)]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
 
-    versions = [json.loads(output) for output in outputs]
+    versions = [json.loads(ended(process)[1]) for process in processes]
+
     registry = ProxyRegistry(tmp_path)
-    assert sorted(sum(versions, [])) == list(range(1, 46)) == registry.versions("demo")
+    assert sorted(itertools.chain(*versions)) == list(range(1, 46)) == registry.versions("demo")
     assert registry.resolve("demo").version == 45
     assert registry.aliases("demo").history == tuple(range(1, 45))
     for version in registry.versions("demo"):

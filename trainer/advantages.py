@@ -55,7 +55,8 @@ def position_rewards(terminal: Tensor, penalties: Tensor, lengths: Tensor, weigh
 def generalised_advantages(rewards: Tensor, values: Tensor, lengths: Tensor, discount: float, lam: float) -> Tensor:
     """(T,) A_t = sum over l of (discount * lam)^l * (r_{t+l} + discount * V_{t+l+1} - V_{t+l}).
 
-    Generalised advantage estimation (arXiv:1506.02438) with V = 0 after an answer's end. All answers run side by side, aligned at their last position.
+    Generalised advantage estimation (arXiv:1506.02438) with V = 0 after an answer's end. All answers run side by side,
+    aligned at their last position.
     """
     rewards_padded, values_padded = _aligned_at_end(rewards, lengths), _aligned_at_end(values, lengths)
     num_positions = rewards_padded.shape[1]

@@ -17,7 +17,7 @@ from trainer.config import Penalty
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PpoBatch:
-    """Everything that an update reads about a set of answers, except for what it should make of them (`Targets`)."""
+    """Everything that an update reads about a set of answers, except for its `Targets`."""
 
     lengths: Tensor
     """(B,) positions of each answer."""
@@ -61,23 +61,14 @@ class PpoBatch:
         """(N,) log-probability of each action under the proxy that answered; 0 where forced."""
         return action_logprobs(self.old_logits, self.is_accept) * self.is_free
 
+    def per_answer(self, of_positions: Tensor) -> Tensor:
+        """(B,) sum of a position quantity (T,) over each answer."""
+        answer = torch.arange(self.lengths.numel(), device=self.lengths.device).repeat_interleave(self.lengths)
+        return of_positions.new_zeros(self.lengths.numel()).index_add(0, answer, of_positions)
+
     def per_position(self, of_decisions: Tensor) -> Tensor:
         """(T,) sum of a decision quantity (N,) over the free decisions of each position."""
         return of_decisions.new_zeros(self.num_positions).index_add(0, self.position, of_decisions * self.is_free)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Targets:
-    """What an update pulls the proxy towards, one value per position."""
-
-    advantages: Tensor
-    """(T,) not whitened."""
-
-    returns: Tensor
-    """(T,) value target."""
-
-    old_values: Tensor
-    """(T,) the critic's values when the answers were made."""
 
 
 def action_logprobs(accept_logits: Tensor, is_accept: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class PpoConfig:
     """The policy stops for this batch once an epoch's KL(old, new) per unit exceeds this. 0 switches it off."""
 
     ratio_level: RatioLevel = "position"
-    """`position`: the decisions of a position are one macro-action, its log-probability their sum. `decision`: each alone."""
+    """`position`: a position is one action, its log-probability the sum of its decisions'. `decision`: each alone."""
 
     policy_clip: float = 0.2
     value_clip: float = 0.2

@@ -11,7 +11,8 @@ from torch import Tensor
 from proxy_model.trajectory import Trajectory
 from trainer.advantages import explained_variance
 from trainer.algorithms.ppo import UpdateStatistics
-from trainer.batch import PpoBatch, Targets, kl_to_prior
+from trainer.batch import PpoBatch, kl_to_prior
+from trainer.targets import Targets
 
 METRICS: Mapping[str, str] = {
     "reward/raw_mean": "mean score of the reward model",
@@ -86,12 +87,11 @@ def answer_metrics(batch: PpoBatch, trajectories: Sequence[Trajectory], initial_
     }
 
 
-def update_metrics(statistics: UpdateStatistics, targets: Targets, learning_rate: float) -> dict[str, float]:
+def update_metrics(statistics: UpdateStatistics, targets: Targets) -> dict[str, float]:
     """What the update did."""
     return {
         **{f"update/{name}": float(value) for name, value in asdict(statistics).items()},
         "update/explained_variance": explained_variance(targets.old_values, targets.returns),
-        "update/learning_rate": learning_rate,
     }
 
 

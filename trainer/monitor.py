@@ -1,5 +1,6 @@
 """Alarms on a run's history: what reward and loss alone do not show (arXiv:2307.04964, figure 4)."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 Row = Mapping[str, float]
@@ -39,8 +40,8 @@ def _is_adrift(first: Sequence[Row], last: Sequence[Row]) -> bool:
 
 def _moved(first: Sequence[Row], last: Sequence[Row], name: str) -> float:
     """Distance of the two means in standard errors of their difference."""
-    errors = (_variance(first, name) / len(first) + _variance(last, name) / len(last)) ** 0.5
-    return (_mean(last, name) - _mean(first, name)) / max(errors, 1e-9)
+    error = math.sqrt(_variance(first, name) / len(first) + _variance(last, name) / len(last))
+    return (_mean(last, name) - _mean(first, name)) / max(error, 1e-9)
 
 
 def _mean(rows: Sequence[Row], name: str) -> float:

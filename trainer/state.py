@@ -5,14 +5,13 @@ generator's state is in it, because every random number of iteration i is drawn 
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -49,7 +48,7 @@ def save_state(
     header = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(dict(settings), sort_keys=True)}
     save_file({**_weights(policy), **_moments(policy, optimizer)}, aside, metadata=header)
     sync_file(aside)
-    os.replace(aside, folder / STATE_FILE)
+    aside.replace(folder / STATE_FILE)
     sync_folder(folder)
 
 
@@ -58,21 +57,30 @@ def load_state(folder: Path, policy: ProxyPolicy, optimizer: torch.optim.Adam, s
 
     Raises `BadCheckpoint` for a file that is not a state, `InvalidParameter` naming a setting that has changed.
     """
-    path = folder / STATE_FILE
+    tensors, header = _read(folder / STATE_FILE)
+    _refuse_changes(json.loads(header["settings"]), settings)
+    weights = {name: each for name, each in tensors.items() if name.startswith("policy.")}
+    try:
+        policy.load_state_dict({name.removeprefix("policy."): each for name, each in weights.items()})
+    except RuntimeError as error:
+        raise BadCheckpoint("format", f"{folder / STATE_FILE}: {error}") from error
+    _restore_moments(policy, optimizer, tensors)
+    values = json.loads(header["progress"])
+    return Progress(**{**values, "moments": RunningMoments(**values["moments"])})
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise BadCheckpoint("missing", f"{path} is not there, so there is nothing to resume") from error
-    except Exception as error:  # safetensors raises its own type, built in Rust, for every malformed file
+    except SafetensorError as error:
         raise BadCheckpoint("format", f"{path}: {error}") from error
-    _refuse_changes(json.loads(header["settings"]), settings)
-    weights = {name: each for name, each in tensors.items() if name.startswith("policy.")}
-    policy.load_state_dict({name.removeprefix("policy."): each for name, each in weights.items()})
-    _restore_moments(policy, optimizer, tensors)
-    values = json.loads(header["progress"])
-    return Progress(**{**values, "moments": RunningMoments(**values["moments"])})
+    if not header.keys() >= {"progress", "settings"}:
+        raise BadCheckpoint("format", f"{path} is not the state of a training run")
+    return tensors, header
 
 
 def _weights(policy: ProxyPolicy) -> dict[str, Tensor]:

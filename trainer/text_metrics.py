@@ -50,4 +50,6 @@ def _ngrams(tokens: Sequence[object], n: int) -> set[tuple[object, ...]]:
 
 
 def _is_known(word: str, known: frozenset[str]) -> bool:
-    return word in known or any(word.removesuffix(ending) in known for ending in ("'s", "s", "es") if word.endswith(ending))
+    return word in known or any(
+        word.removesuffix(ending) in known for ending in ("'s", "s", "es") if word.endswith(ending)
+    )

@@ -8,7 +8,7 @@ from proxy_model.config import PolicyConfig
 from proxy_model.features import DecisionFeatures, slate_scalars
 from proxy_model.policy import ProxyPolicy
 from tests.trainer.trajectories import decide_by_policy, trajectory_by_hand
-from trainer.advantages import RunningMoments, generalised_advantages, normalise, position_rewards
+from trainer.advantages import RunningMoments, normalise
 from trainer.algorithms.ppo import (
     bernoulli_entropy,
     clipped_surrogate,
@@ -17,8 +17,9 @@ from trainer.algorithms.ppo import (
     pretrain_critic,
     update,
 )
-from trainer.batch import PpoBatch, Targets, flatten
-from trainer.config import PpoConfig
+from trainer.batch import PpoBatch, flatten
+from trainer.config import PpoConfig, RewardConfig
+from trainer.targets import Targets, make_targets
 
 
 def new_policy(width: int, hidden_size: int = 16) -> ProxyPolicy:
@@ -32,12 +33,17 @@ def random_batch(policy: ProxyPolicy, num_answers: int = 6, seed: int = 0) -> Pp
     return flatten([decide_by_policy(policy, embedding, 5 + n, generator) for n in range(num_answers)], embedding)
 
 
+def make(advantages: Tensor, returns: Tensor, old_values: Tensor) -> Targets:
+    nothing = torch.zeros_like(advantages)
+    return Targets(advantages=advantages, returns=returns, old_values=old_values, penalties=nothing)
+
+
 def random_targets(batch: PpoBatch, policy: ProxyPolicy) -> Targets:
     generator = torch.Generator().manual_seed(1)
     advantages = torch.randn(batch.num_positions, generator=generator)
     with torch.no_grad():
         values = policy.values(batch.hidden)
-    return Targets(advantages=advantages, returns=advantages + 0.5, old_values=values)
+    return make(advantages, advantages + 0.5, values)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +62,7 @@ def test_the_surrogate_is_clipped_only_on_the_side_that_is_already_good(
     new = torch.tensor([ratio]).log().requires_grad_()
 
     loss = clipped_surrogate(new, torch.zeros(1), torch.tensor([advantage]), 0.2).loss
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
 
     assert loss.item() == pytest.approx(expected)
     assert (float(new.grad) != 0.0) is has_gradient  # type: ignore[arg-type]
@@ -111,7 +117,7 @@ def test_a_position_of_two_free_decisions_is_one_unit_with_the_sum_of_their_log_
         accept_logits=torch.tensor([[1.5, -0.5, 0.0], [2.0, 0.0, 0.0]]),
     )
     batch = flatten([trajectory], torch.arange(16.0).view(8, 2))
-    targets = Targets(advantages=torch.tensor([1.0, -1.0]), returns=torch.zeros(2), old_values=torch.zeros(2))
+    targets = make(torch.tensor([1.0, -1.0]), torch.zeros(2), torch.zeros(2))
     features = DecisionFeatures(batch.hidden[batch.position], batch.candidate, batch.scalars)
     reject, accept, other = policy.accept_logits(features).detach()
     new = torch.nn.functional.logsigmoid(torch.stack([-reject, accept, other]))
@@ -195,7 +201,7 @@ def test_a_batch_without_any_free_decision_trains_the_critic_alone() -> None:
 def test_the_policy_stops_at_the_target_kl_and_the_critic_goes_on() -> None:
     batch = random_batch(new_policy(8))
 
-    def run(target_kl: float, epochs: int) -> tuple[int, ProxyPolicy]:
+    def run(target_kl: float, epochs: int) -> tuple[float, ProxyPolicy]:
         policy = new_policy(8)
         config = PpoConfig(learning_rate=0.05, target_kl=target_kl, epochs=epochs)
         targets = random_targets(batch, policy)
@@ -246,12 +252,8 @@ def test_a_proxy_learns_to_reject_what_lowers_the_reward(level: str) -> None:
         scores = torch.tensor([-sum(token % 2 == 0 for token in answer.token_ids) / 8 for answer in answers])
         moments = moments.updated(scores)
         batch = flatten(answers, embedding)
-        rewards = position_rewards(normalise(scores, moments, 5.0), batch.gaps, batch.lengths, 0.0)
-        with torch.no_grad():
-            values = policy.values(batch.hidden)
-        advantages = generalised_advantages(rewards, values, batch.lengths, 1.0, 0.95)
-        returns = values + generalised_advantages(rewards, values, batch.lengths, 1.0, 1.0)
-        targets = Targets(advantages=advantages, returns=returns, old_values=values)
+        terminal = normalise(scores, moments, 5.0)
+        targets = make_targets(batch, terminal, policy, RewardConfig(penalty="none"), config)
         update(policy, optimizer, batch, targets, config, seed=iteration)
 
     even, odd = acceptance_of_even_and_odd(policy, embedding)

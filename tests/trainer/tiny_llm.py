@@ -16,7 +16,7 @@ def tiny_llm() -> FrozenLLM:
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END)  # type: ignore[no-untyped-call]
     config = LlamaConfig(
         vocab_size=len(vocabulary),
         hidden_size=32,
@@ -39,8 +39,8 @@ def tiny_llm() -> FrozenLLM:
 @torch.no_grad()
 def _make_ends_likely(model: LlamaForCausalLM, end: int) -> None:
     """Every state carries a constant in its first entry, through which the head prefers a few tokens and the end."""
-    model.get_input_embeddings().weight[:, 0] = 0.2
-    head = model.get_output_embeddings().weight
+    model.model.embed_tokens.weight[:, 0] = 0.2
+    head = model.lm_head.weight
     head.mul_(10)
     head[:, 0] = -1.0
     head[97:107, 0] = 1.0

@@ -18,8 +18,9 @@ from torch.nn.functional import logsigmoid
 from proxy_model.features import DecisionFeatures
 from proxy_model.policy import ProxyPolicy
 from trainer.advantages import whiten
-from trainer.batch import PpoBatch, Targets, action_logprobs
+from trainer.batch import PpoBatch, action_logprobs
 from trainer.config import PpoConfig
+from trainer.targets import Targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ class UpdateStatistics:
 
     actor_grad_norm: float = 0.0
     critic_grad_norm: float = 0.0
-    policy_epochs: int = 0
+    policy_epochs: float = 0.0
     """Epochs that the policy did before its KL reached the target."""
 
 
@@ -145,7 +146,7 @@ class _Units:
     def of(batch: PpoBatch, advantages: Tensor, config: PpoConfig) -> "_Units":
         free = batch.is_free.nonzero().squeeze(1)
         if config.ratio_level == "position":
-            position, unit = batch.position[free].unique_consecutive(return_inverse=True)
+            position, unit = torch.unique_consecutive(batch.position[free], return_inverse=True)
         else:
             position, unit = batch.position[free], torch.arange(free.numel(), device=free.device)
         old = batch.old_logprobs.new_zeros(position.numel()).index_add(0, unit, batch.old_logprobs[free])

@@ -1,0 +1,1 @@
+"""Engines as the server sees them: `protocol` says what one offers, `local` is the engine of `proxy_model`."""

@@ -1,0 +1,166 @@
+"""The engine of `proxy_model` in this process, on its own thread."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from proxy_model.bank import ProxyRef
+from proxy_model.config import SkamConfig
+from proxy_model.engine import Engine
+from proxy_model.policy import ProxyPolicy
+from proxy_model.request import Delta, GenerationRequest
+from proxy_model.tokenizer import Message
+from server.backends.engine_thread import BROKEN, EngineThread
+from server.backends.protocol import Capability, EngineStats, Health, LLMCard
+
+
+class LocalAnswer:
+    """The deltas of one request, as the engine's thread hands them over."""
+
+    def __init__(self, request_id: str, admission: "asyncio.Future[None]", close: Callable[[str], None]) -> None:
+        self._request_id = request_id
+        self._admission = admission
+        self._admission.add_done_callback(_retrieve)
+        self._close = close
+        self._deltas: asyncio.Queue[Delta] = asyncio.Queue()
+        self._is_over = False
+
+    async def admitted(self) -> None:
+        """Wait until the engine has the request, or raise its refusal."""
+        await asyncio.shield(self._admission)
+
+    def push(self, delta: Delta) -> None:
+        """One more delta, from the backend."""
+        self._deltas.put_nowait(delta)
+
+    def __aiter__(self) -> "LocalAnswer":
+        return self
+
+    async def __anext__(self) -> Delta:
+        if self._is_over:
+            raise StopAsyncIteration
+        await self.admitted()
+        delta = await self._deltas.get()
+        self._is_over = delta.finish_reason is not None
+        return delta
+
+    async def aclose(self) -> None:
+        """Abort the request if it has not ended."""
+        self._is_over = True
+        self._close(self._request_id)
+
+
+class LocalBackend:
+    """An `Engine` behind asyncio. `build` makes it, on the engine's thread; `on_death` hears if that thread ends."""
+
+    capabilities: frozenset[Capability] = frozenset({"logprobs", "decisions"})
+
+    def __init__(
+        self,
+        build: Callable[[], Engine],
+        *,
+        stall_seconds: float = 60.0,
+        on_death: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
+        self.on_death = on_death
+        self._thread = EngineThread(build, self)
+        self._stall_seconds = stall_seconds
+        self._answers: dict[str, LocalAnswer] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._death: BaseException | None = None
+        self._is_stopping = False
+        self._tokenizing = ThreadPoolExecutor(1, "tokenizer")
+
+    async def start(self) -> LLMCard:
+        """Build the engine and return what it serves. Raises whatever building raises."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        engine = await asyncio.wrap_future(self._thread.loaded)
+        llm = engine.llm
+        return LLMCard(
+            name=llm.name,
+            fingerprint=llm.fingerprint,
+            vocab_size=llm.vocab_size,
+            max_context=engine.max_context,
+            loaded_at=int(time.time()),
+        )
+
+    async def stop(self) -> None:
+        """Leave after the current step; answers that still run end with an error delta."""
+        self._is_stopping = True
+        await asyncio.to_thread(self._thread.stop)
+        self._tokenizing.shutdown(wait=False)
+
+    async def tokenize(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Token ids by the chat template; one conversation at a time, off the event loop."""
+        tokenizer = self._thread.loaded.result().llm.tokenizer
+        loop = asyncio.get_running_loop()
+        return tuple(await loop.run_in_executor(self._tokenizing, tokenizer.apply_chat_template, messages))
+
+    def generate(self, request: GenerationRequest) -> LocalAnswer:
+        """Queue `request`; its answer yields deltas, and aborts it when closed before the last one."""
+        answer = LocalAnswer(request.id, asyncio.wrap_future(self._thread.submit(request)), self._close)
+        self._answers[request.id] = answer
+        return answer
+
+    async def load_proxy(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig) -> None:
+        """Load a version between two steps."""
+        await asyncio.wrap_future(self._thread.call(lambda engine: engine.load_proxy(ref, policy, skam)))
+
+    async def unload_proxy(self, ref: ProxyRef) -> None:
+        """Take a version away from new requests, after all that were queued before."""
+        await asyncio.wrap_future(self._thread.call(lambda engine: engine.unload_proxy(ref)))
+
+    async def list_proxies(self) -> list[ProxyRef]:
+        """Loaded versions."""
+        return await asyncio.wrap_future(self._thread.call(lambda engine: engine.list_proxies()))
+
+    def drain_stats(self) -> EngineStats:
+        """What happened since the last call."""
+        return self._thread.drain_stats()
+
+    def health(self) -> Health:
+        """`stalled` when one step takes longer than `stall_seconds`."""
+        if self._death is not None:
+            return Health(state="dead", detail="the decode loop has stopped")
+        if not self._thread.loaded.done():
+            return Health(state="loading", detail="the LLM is being loaded")
+        if self._thread.seconds_in_step > self._stall_seconds:
+            return Health(state="stalled", detail="the decode loop does not get on")
+        return Health(state="running")
+
+    def on_deltas(self, deltas: list[Delta]) -> None:
+        """On the engine's thread: hand a step's deltas over in one go."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._deliver, deltas)
+
+    def on_dead(self, error: BaseException) -> None:
+        """On the engine's thread, which ends here."""
+        assert self._loop is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._die, error)
+
+    def _deliver(self, deltas: list[Delta]) -> None:
+        for delta in deltas:
+            answer = self._answers.get(delta.request_id)
+            if answer is not None:
+                answer.push(delta)
+            if delta.finish_reason is not None:
+                self._answers.pop(delta.request_id, None)
+
+    def _die(self, error: BaseException) -> None:
+        self._death = error
+        self._deliver([Delta(request_id=name, finish_reason="error", error=BROKEN) for name in list(self._answers)])
+        if not self._is_stopping and self._thread.loaded.exception() is None:
+            self.on_death(error)
+
+    def _close(self, request_id: str) -> None:
+        if self._answers.pop(request_id, None) is not None:
+            self._thread.abort(request_id)
+
+
+def _retrieve(admission: "asyncio.Future[None]") -> None:
+    """A refusal that nobody waits for is no news."""
+    if not admission.cancelled():
+        admission.exception()

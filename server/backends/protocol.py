@@ -1,0 +1,125 @@
+"""What an engine offers to the server, wherever it runs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from proxy_model.bank import ProxyRef
+from proxy_model.checkpoint import Fingerprint
+from proxy_model.config import SkamConfig
+from proxy_model.policy import ProxyPolicy
+from proxy_model.request import Delta, GenerationRequest
+from proxy_model.tokenizer import Message
+
+State = Literal["loading", "running", "stalled", "dead"]
+Capability = Literal["logprobs", "decisions", "target_return"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether an engine can serve."""
+
+    state: State
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMCard:
+    """The frozen LLM as the server needs to know it."""
+
+    name: str
+    fingerprint: Fingerprint
+    vocab_size: int
+    max_context: int
+    loaded_at: int
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRecord:
+    """One answer that has ended; times in seconds, None for a phase that it did not reach."""
+
+    proxy: ProxyRef | None
+    status: str
+    """`stop`, `length`, `abort` or `error`."""
+
+    queue_seconds: float | None
+    prefill_seconds: float | None
+    decode_seconds: float | None
+    total_seconds: float
+    num_rejected: int
+
+
+@dataclass(slots=True)
+class ProxyTally:
+    """Tokens of one proxy version, or of the LLM alone."""
+
+    num_accepted: int = 0
+    num_rejected: int = 0
+    num_forced: int = 0
+    positions: Counter[int] = field(default_factory=Counter)
+    """Number of positions by how many candidates were rejected there."""
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """What happened since the last `drain_stats`; the three last fields are as of now."""
+
+    step_seconds: list[float] = field(default_factory=list)
+    first_token_seconds: list[float] = field(default_factory=list)
+    inter_token_seconds: list[float] = field(default_factory=list)
+    num_prompt_tokens: int = 0
+    tallies: dict[ProxyRef | None, ProxyTally] = field(default_factory=dict)
+    ended: list[AnswerRecord] = field(default_factory=list)
+    num_failed_steps: int = 0
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_cache_usage: float = 0.0
+
+
+class Answer(Protocol):
+    """The deltas of one request."""
+
+    async def admitted(self) -> None:
+        """Wait until the engine has the request. Raises `PromptTooLong`, `EngineFull`, `UnknownProxy` and the like."""
+
+    def __aiter__(self) -> "Answer": ...
+
+    async def __anext__(self) -> Delta: ...
+
+    async def aclose(self) -> None:
+        """Abort the request if it has not ended: its slot is free within one step."""
+
+
+class Backend(Protocol):
+    """An engine behind asyncio. Every method belongs to the event loop's thread."""
+
+    capabilities: frozenset[Capability]
+
+    async def start(self) -> LLMCard:
+        """Load the LLM. Raises `ModelUnavailable` and the like."""
+
+    async def stop(self) -> None:
+        """End running answers with an error delta and leave."""
+
+    async def tokenize(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Token ids of a conversation by the LLM's chat template. Raises `InvalidParameter`."""
+
+    def generate(self, request: GenerationRequest) -> Answer:
+        """Queue `request` at once, in the order of the calls; closing the answer aborts it."""
+
+    async def load_proxy(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig) -> None:
+        """Make a version available to new requests, between two steps. Raises `InvalidParameter`."""
+
+    async def unload_proxy(self, ref: ProxyRef) -> None:
+        """Take a version away from new requests; running ones keep it."""
+
+    async def list_proxies(self) -> list[ProxyRef]:
+        """Versions that are loaded."""
+
+    def drain_stats(self) -> EngineStats:
+        """What happened since the last call."""
+
+    def health(self) -> Health:
+        """Whether it can serve now."""

@@ -1,0 +1,118 @@
+"""Counts what an engine does, on the engine's thread, for the metrics."""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from proxy_model.bank import ProxyRef
+from proxy_model.request import Delta, GenerationRequest
+from server.backends.protocol import AnswerRecord, EngineStats, ProxyTally
+
+
+@dataclass(slots=True)
+class _Journey:
+    """One request on its way; monotonic times in seconds."""
+
+    proxy: ProxyRef | None
+    num_prompt: int
+    submitted: float
+    started: float | None = None
+    first_token: float | None = None
+    last_token: float | None = None
+    num_rejected: int = 0
+
+
+class StatsRecorder:
+    """Follows requests from queue to end. All methods but `drain` belong to the engine's thread."""
+
+    def __init__(self) -> None:
+        self._journeys: dict[str, _Journey] = {}
+        self._stats = EngineStats()
+        self._lock = threading.Lock()
+
+    def submitted(self, request: GenerationRequest, at: float) -> None:
+        """The engine took `request`, which arrived `at`."""
+        self._journeys[request.id] = _Journey(request.proxy, len(request.prompt_token_ids), at)
+
+    def stepped(self, began: float, num_running: int, deltas: Iterable[Delta]) -> None:
+        """A step that began at `began` has yielded `deltas`; `num_running` requests hold a slot after it.
+
+        The queue is first come, first served: whoever holds a slot, or ended in this step, is among the oldest.
+        """
+        now = time.monotonic()
+        with self._lock:
+            self._stats.step_seconds.append(now - began)
+            deltas = list(deltas)
+            num_ended = sum(delta.finish_reason is not None for delta in deltas)
+            for journey in itertools.islice(self._journeys.values(), num_running + num_ended):
+                if journey.started is None:
+                    journey.started = began
+            for delta in deltas:
+                self._note(delta, now)
+
+    def failed_step(self) -> None:
+        """A step threw."""
+        with self._lock:
+            self._stats.num_failed_steps += 1
+
+    def oldest(self, count: int) -> list[str]:
+        """Ids of the `count` requests that came first, of those that have not ended."""
+        return list(itertools.islice(self._journeys, count))
+
+    def ended(self, request_id: str, status: str) -> None:
+        """A request ended otherwise than by its last delta: `abort` or `error`."""
+        with self._lock:
+            self._end(request_id, status, time.monotonic())
+
+    def drain(self, num_running: int, num_waiting: int, kv_cache_usage: float) -> EngineStats:
+        """What was counted since the last call."""
+        with self._lock:
+            stats, self._stats = self._stats, EngineStats()
+        stats.num_running, stats.num_waiting, stats.kv_cache_usage = num_running, num_waiting, kv_cache_usage
+        return stats
+
+    def _note(self, delta: Delta, now: float) -> None:
+        journey = self._journeys.get(delta.request_id)
+        if journey is None:
+            return
+        if delta.token_ids:
+            self._note_tokens(journey, delta, now)
+        if delta.finish_reason is not None:
+            self._end(delta.request_id, delta.finish_reason, now)
+
+    def _note_tokens(self, journey: _Journey, delta: Delta, now: float) -> None:
+        if journey.last_token is None:
+            journey.first_token = now
+            self._stats.first_token_seconds.append(now - journey.submitted)
+            self._stats.num_prompt_tokens += journey.num_prompt
+        else:
+            self._stats.inter_token_seconds.append(now - journey.last_token)
+        journey.last_token = now
+        journey.num_rejected += delta.num_rejected
+        tally = self._stats.tallies.setdefault(journey.proxy, ProxyTally())
+        tally.num_accepted += delta.num_accepted
+        tally.num_rejected += delta.num_rejected
+        tally.num_forced += delta.num_forced
+        tally.positions[delta.num_rejected] += 1
+
+    def _end(self, request_id: str, status: str, now: float) -> None:
+        journey = self._journeys.pop(request_id, None)
+        if journey is None:
+            return
+        self._stats.ended.append(
+            AnswerRecord(
+                proxy=journey.proxy,
+                status=status,
+                queue_seconds=_between(journey.submitted, journey.started),
+                prefill_seconds=_between(journey.started, journey.first_token),
+                decode_seconds=_between(journey.first_token, journey.last_token),
+                total_seconds=now - journey.submitted,
+                num_rejected=journey.num_rejected,
+            )
+        )
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else end - start

@@ -1,0 +1,118 @@
+"""A request's body: bounded, JSON, and of the right form; or an error that names what is wrong."""
+
+import json
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.requests import Request
+
+from server.errors import ApiError, invalid
+
+M = TypeVar("M", bound=BaseModel)
+
+_NOT_JSON = "We could not parse the JSON body of your request. The API expects a JSON payload, but what was sent was not "
+
+_BOUNDS = {
+    "greater_than": "below_min_value",
+    "greater_than_equal": "below_min_value",
+    "less_than": "above_max_value",
+    "less_than_equal": "above_max_value",
+}
+_CODES = {
+    "missing": "missing_required_parameter",
+    "extra_forbidden": "unknown_parameter",
+    "string_too_short": "string_below_min_length",
+    "string_too_long": "string_above_max_length",
+    "too_long": "array_above_max_length",
+    "literal_error": "invalid_value",
+    "union_tag_invalid": "invalid_value",
+    "union_tag_not_found": "missing_required_parameter",
+    "finite_number": "invalid_value",
+    "string_unicode": "invalid_value",
+}
+
+
+async def read_body(request: Request, model: type[M], max_bytes: int) -> M:
+    """The body as a `model`. Raises `ApiError`: 413 beyond `max_bytes`, else 400 naming the parameter."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise invalid("The content type must be application/json.", param=None, code="unsupported_content_type")
+    return parse(await _read(request, max_bytes), model)
+
+
+def parse(data: bytes, model: type[M]) -> M:
+    """JSON in UTF-8 to a `model`. Raises `ApiError`."""
+    try:
+        content = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise invalid(_NOT_JSON + "valid JSON: it is nested too deeply.", param=None, code="invalid_json") from error
+    except ValueError as error:
+        raise invalid(_NOT_JSON + "valid JSON.", param=None, code="invalid_json") from error
+    if not isinstance(content, dict):
+        raise invalid(_NOT_JSON + "an object.", param=None, code="invalid_json")
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise _to_api_error(error.errors(include_url=False, include_context=True)[0]) from error
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > max_bytes:
+            raise _too_large(max_bytes)
+    return bytes(data)
+
+
+def _too_large(max_bytes: int) -> ApiError:
+    message = f"The request body is larger than {max_bytes} bytes."
+    return ApiError(413, message, "request_too_large", headers={"connection": "close"})
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _to_api_error(error: ErrorDetails) -> ApiError:
+    kind, param = error["type"], _param(error["loc"], error["type"])
+    if kind == "missing":
+        message = f"Missing required parameter: '{param}'."
+    elif kind == "extra_forbidden":
+        message = f"Unknown parameter: '{param}'."
+    else:
+        message = f"Invalid value for '{param}': {error['msg'][:1].lower()}{error['msg'][1:]}."
+    return invalid(message, param=param, code=_code(error))
+
+
+def _code(error: ErrorDetails) -> str:
+    kind = error["type"]
+    if kind in _BOUNDS:
+        number = "integer" if isinstance(error["input"], int) else "decimal"
+        return f"{number}_{_BOUNDS[kind]}"
+    if kind == "too_short":
+        return "empty_array"
+    return _CODES.get(kind, "invalid_type")
+
+
+def _param(location: tuple[int | str, ...], kind: str) -> str:
+    """`messages[0].content`, without the names of union members that pydantic puts in between."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not _is_union_member(part, path):
+            path += f".{part}" if path else part
+    is_tag = kind in ("union_tag_invalid", "union_tag_not_found")
+    return f"{path}.role" if is_tag else path[:200]
+
+
+def _is_union_member(part: str, path: str) -> bool:
+    """pydantic locates errors of a union as `stop.str`, `messages[0].user`, `...content.list[TextPart]`."""
+    is_role = path.startswith("messages[") and path.endswith("]") and "." not in path
+    roles = ("system", "developer", "user", "assistant", "tool")
+    return part in ("str", "[key]") or "[" in part or "-" in part or (is_role and part in roles)

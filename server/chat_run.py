@@ -1,0 +1,149 @@
+"""A chat request that the engine has taken: its identity, its exact proxy and its running answers."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from proxy_model.bank import ProxyRef
+from proxy_model.errors import BadCheckpoint, EngineFull, PromptTooLong, UnknownProxy
+from proxy_model.request import Delta
+from server import translate
+from server.backends.protocol import Answer
+from server.choice import GrowingChoice
+from server.errors import ApiError, model_not_found
+from server.ignored import HEADER, ignored_fields, require_none
+from server.model_name import BASE, ModelName, parse_model_name
+from server.schemas.chat_request import ChatRequest
+from server.schemas.chat_response import ProxyReport
+from server.schemas.messages import to_template
+from server.service import Service, Serving
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRun:
+    """One HTTP request's answers; close it, whatever happens."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    proxy: ProxyRef | None
+    chat: ChatRequest
+    headers: dict[str, str]
+    answers: tuple[Answer, ...]
+
+    async def aclose(self) -> None:
+        """Abort what has not ended."""
+        for answer in self.answers:
+            await answer.aclose()
+
+    def report(self, choices: Sequence[GrowingChoice]) -> ProxyReport | None:
+        """The proxy's totals so far; None for the LLM alone."""
+        if self.proxy is None:
+            return None
+        return ProxyReport(
+            id=self.proxy.name,
+            version=self.proxy.version,
+            accepted=sum(choice.num_accepted for choice in choices),
+            rejections=sum(choice.num_rejected for choice in choices),
+            forced=sum(choice.num_forced for choice in choices),
+        )
+
+
+async def start_chat(service: Service, chat: ChatRequest) -> ChatRun:
+    """Check, tokenize, name the exact proxy, and queue. Raises `ApiError` and the core's errors; nothing runs then."""
+    serving = service.serving()
+    translate.check(chat, serving.llm, service.backend.capabilities, service.settings.max_choices)
+    name = _model_name(chat, serving)
+    proxy = await _proxy(chat, name, serving, service)
+    ignored = ignored_fields(chat, has_proxy=proxy is not None)
+    if service.settings.strict:
+        require_none(ignored)
+    prompt = await service.backend.tokenize([to_template(message) for message in chat.messages])
+    proxy = await _proxy(chat, name, serving, service)
+    answer_id = f"chatcmpl-{uuid.uuid4().hex}"
+    requests = translate.engine_requests(chat, answer_id, prompt, proxy, serving.llm.max_context)
+    # No await between naming the version and queueing: a version is unloaded only behind what was queued before.
+    answers = tuple(service.backend.generate(request) for request in requests)
+    run = ChatRun(
+        id=answer_id,
+        created=int(time.time()),
+        model=chat.model,
+        system_fingerprint=f"{serving.fingerprint}:{BASE if proxy is None else proxy}",
+        proxy=proxy,
+        chat=chat,
+        headers={HEADER: ",".join(ignored)} if ignored else {},
+        answers=answers,
+    )
+    await _admitted(run, service)
+    return run
+
+
+async def deltas(run: ChatRun) -> AsyncGenerator[tuple[int, Delta]]:
+    """Every answer's deltas as they come, with the index of their choice."""
+    if len(run.answers) == 1:
+        async for delta in run.answers[0]:
+            yield 0, delta
+        return
+    async with aclosing(_interleaved(run.answers)) as interleaved:
+        async for index, delta in interleaved:
+            yield index, delta
+
+
+async def _interleaved(answers: Sequence[Answer]) -> AsyncGenerator[tuple[int, Delta]]:
+    waiting = {asyncio.ensure_future(anext(answer)): index for index, answer in enumerate(answers)}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                index, delta = waiting.pop(task), task.result()
+                if delta.finish_reason is None:
+                    waiting[asyncio.ensure_future(anext(answers[index]))] = index
+                yield index, delta
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _model_name(chat: ChatRequest, serving: Serving) -> ModelName:
+    if chat.proxy is not None and not chat.proxy.enabled:
+        parse_model_name(chat.model, serving.llm.name)
+        return ModelName(BASE)
+    return parse_model_name(chat.model, serving.llm.name)
+
+
+async def _proxy(chat: ChatRequest, name: ModelName, serving: Serving, service: Service) -> ProxyRef | None:
+    """The version that answers, loaded; None for the LLM alone. Does not yield when it is loaded."""
+    if name.is_base:
+        return None
+    table = serving.reloader.table
+    if name.proxy is None:
+        default = service.settings.default_proxy
+        return table.resolve(default) if default in table.names() else None
+    try:
+        ref = table.resolve(name.proxy, name.version)
+        await serving.reloader.obtain(ref)
+    except UnknownProxy as error:
+        raise model_not_found(chat.model) from error
+    except BadCheckpoint as error:
+        message = f"The model `{chat.model[:200]}` cannot be served: its checkpoint was refused ({error.reason})."
+        raise ApiError(404, message, "model_not_found", "model") from error
+    return ref
+
+
+async def _admitted(run: ChatRun, service: Service) -> None:
+    """Wait until the engine has every answer; if it refuses one, none runs."""
+    try:
+        for answer in run.answers:
+            await answer.admitted()
+    except BaseException as error:
+        await run.aclose()
+        if isinstance(error, EngineFull):
+            service.metrics.reject_admission("queue_full")
+        elif isinstance(error, PromptTooLong):
+            service.metrics.reject_admission("context_length")
+        raise

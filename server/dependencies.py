@@ -1,0 +1,43 @@
+"""What routes ask for: the service, and a caller who may be there."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from server.auth import require
+from server.errors import ApiError
+from server.service import Service
+
+
+def get_service(request: Request) -> Service:
+    """The application's service."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(get_service)]
+
+
+def require_api_key(request: Request, service: ServiceDep) -> None:
+    """Raise 401 without a good key; without configured keys everyone may (the server is on loopback then)."""
+    if service.keys:
+        require(service.keys, request)
+
+
+def require_admin(request: Request, service: ServiceDep) -> None:
+    """Raise 403 when no admin key is configured, 401 without it. An API key opens nothing here."""
+    if not service.admin_keys:
+        message = "The admin routes are closed: no admin key is configured (PROXY_RLHF_ADMIN_KEY)."
+        raise ApiError(403, message, "admin_disabled")
+    require(service.admin_keys, request)
+
+
+def require_reader(request: Request, service: ServiceDep) -> None:
+    """For /metrics: an API key or the admin key, once API keys are configured."""
+    if service.keys:
+        require(service.keys + service.admin_keys, request)
+
+
+ApiKey = Depends(require_api_key)
+AdminKey = Depends(require_admin)
+ReaderKey = Depends(require_reader)

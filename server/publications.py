@@ -1,0 +1,52 @@
+"""What lies in the folder of published proxies, seen from outside: names, aliases, and whether a version has changed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy_model.errors import BadCheckpoint, UnknownProxy
+from proxy_model.registry import ProxyRegistry
+
+Signature = tuple[tuple[str, int, int, int], ...]
+"""Name, size, modification time (ns) and inode of every entry: a refused version is read again once this changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One proxy on disk."""
+
+    aliases: dict[str, int] | None
+    """None when the file of aliases is broken."""
+
+    problem: str
+    """Why it is."""
+
+    versions: dict[int, Signature]
+
+
+def look(registry: ProxyRegistry) -> dict[str, Published] | None:
+    """Every published proxy by name; None when the folder cannot be listed (it says nothing then, rather than nobody)."""
+    try:
+        names = registry.names() if registry.root.is_dir() else []
+        return {name: _look_at(registry, name) for name in names}
+    except OSError:
+        return None
+
+
+def signature(folder: Path) -> Signature:
+    """What changes when somebody touches the version in `folder`; empty when it is gone."""
+    try:
+        entries = [folder, *sorted(folder.iterdir())]
+        stats = [(path.name, path.lstat()) for path in entries]
+    except OSError:
+        return ()
+    return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
+
+
+def _look_at(registry: ProxyRegistry, name: str) -> Published:
+    versions = {version: signature(registry.root / name / str(version)) for version in registry.versions(name)}
+    try:
+        return Published(dict(registry.aliases(name).versions), "", versions)
+    except UnknownProxy:
+        return Published({}, "", versions)
+    except BadCheckpoint as error:
+        return Published(None, error.reason, versions)

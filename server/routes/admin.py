@@ -1,0 +1,84 @@
+"""/admin/proxies: see, load, unload, promote, roll back. Never open: it has a key of its own."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from proxy_model.bank import ProxyRef
+from server.body import read_body
+from server.dependencies import AdminKey, ServiceDep
+from server.errors import ApiError
+from server.openapi import json_body
+from server.reloader import Reloader
+from server.schemas.admin import Promotion, ProxyName, ProxyVersion
+
+router = APIRouter(prefix="/admin/proxies", dependencies=[AdminKey])
+
+_MAX_BODY_BYTES = 1 << 16
+
+Report = dict[str, Any]
+
+
+@router.get("")
+async def list_proxies(service: ServiceDep) -> Report:
+    """Every proxy: its aliases as served, what is loaded, what is published, what was refused and why."""
+    reloader = service.serving().reloader
+    names = await asyncio.to_thread(reloader.registry.names)
+    return {"object": "list", "data": [await _describe(reloader, name) for name in names]}
+
+
+@router.post("/load", openapi_extra=json_body(ProxyVersion))
+async def load(request: Request, service: ServiceDep) -> Report:
+    """Load a version and keep it, whether an alias names it or not; 400 with the reason if it is refused."""
+    reloader = service.serving().reloader
+    body = await read_body(request, ProxyVersion, _MAX_BODY_BYTES)
+    await reloader.obtain(ProxyRef(name=body.name, version=body.version))
+    return await _describe(reloader, body.name)
+
+
+@router.post("/unload", openapi_extra=json_body(ProxyVersion))
+async def unload(request: Request, service: ServiceDep) -> Report:
+    """Let go of a version; 409 while an alias names it. Running answers keep it to their end."""
+    reloader = service.serving().reloader
+    body = await read_body(request, ProxyVersion, _MAX_BODY_BYTES)
+    ref = ProxyRef(name=body.name, version=body.version)
+    if reloader.table.is_named(ref):
+        message = f"{ref} is named by an alias; promote another version or roll back first."
+        raise ApiError(409, message, "proxy_in_use", "version")
+    await reloader.unload(ref)
+    return await _describe(reloader, body.name)
+
+
+@router.post("/promote", openapi_extra=json_body(Promotion))
+async def promote(request: Request, service: ServiceDep) -> Report:
+    """Point an alias at a version; it answers new requests when this returns. 400 with the reason if it is refused."""
+    reloader = service.serving().reloader
+    body = await read_body(request, Promotion, _MAX_BODY_BYTES)
+    ref = ProxyRef(name=body.name, version=body.version)
+    await reloader.verify(ref)
+    await asyncio.to_thread(reloader.registry.promote, ref.name, ref.version, alias=body.alias)
+    await reloader.refresh()
+    return await _describe(reloader, body.name)
+
+
+@router.post("/rollback", openapi_extra=json_body(ProxyName))
+async def rollback(request: Request, service: ServiceDep) -> Report:
+    """Make the previously stable version stable again; 404 when there was none."""
+    reloader = service.serving().reloader
+    body = await read_body(request, ProxyName, _MAX_BODY_BYTES)
+    await asyncio.to_thread(reloader.registry.rollback, body.name)
+    await reloader.refresh()
+    return await _describe(reloader, body.name)
+
+
+async def _describe(reloader: Reloader, name: str) -> Report:
+    table = reloader.table
+    return {
+        "name": name,
+        "aliases": dict(table.aliases.get(name, {})),
+        "loaded": sorted(ref.version for ref in table.loaded if ref.name == name),
+        "pinned": sorted(ref.version for ref in table.pinned if ref.name == name),
+        "published": await asyncio.to_thread(reloader.registry.versions, name),
+        "refused": {str(version): reason for version, reason in reloader.refusals(name).items()},
+    }

@@ -1,0 +1,148 @@
+"""The answers of POST /v1/chat/completions, whole and in chunks."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+FinishReason = Literal["stop", "length"]
+
+
+class TopLogprob(BaseModel):
+    """A token that might have come."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob):
+    """A token that came; log-probabilities are the LLM's at temperature 1, before the proxy."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    """The tokens' texts join to the content."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class Candidate(BaseModel):
+    """One candidate that the proxy was offered."""
+
+    token_id: int
+    token: str
+    prob: float
+    accept_prob: float | None
+    is_free: bool
+    is_accepted: bool
+
+
+class Position(BaseModel):
+    """The candidates seen at one position, the accepted one last."""
+
+    candidates: list[Candidate]
+
+
+class ChoiceProxy(BaseModel):
+    """What the proxy did in one choice."""
+
+    accepted: int
+    rejections: int
+    forced: int
+    decisions: list[Position] | None = None
+
+
+class ProxyReport(BaseModel):
+    """The exact proxy, and its totals over all choices."""
+
+    id: str
+    version: int
+    accepted: int
+    rejections: int
+    forced: int
+
+
+class PromptTokensDetails(BaseModel):
+    """Nothing is cached between requests."""
+
+    cached_tokens: int = 0
+
+
+class Usage(BaseModel):
+    """Tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails = PromptTokensDetails()
+
+
+class ChatAnswer(BaseModel):
+    """A choice's message."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """One of `n` answers."""
+
+    index: int
+    message: ChatAnswer
+    logprobs: Logprobs | None
+    finish_reason: FinishReason
+    proxy: ChoiceProxy | None
+
+
+class ChatCompletion(BaseModel):
+    """A whole answer."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    system_fingerprint: str
+    service_tier: Literal["default"] = "default"
+    proxy: ProxyReport | None
+
+
+class ChunkDelta(BaseModel):
+    """What is new; only what was set is sent."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    refusal: None = None
+
+
+class ChunkProxy(BaseModel):
+    """Decisions of the tokens in a chunk."""
+
+    decisions: list[Position]
+
+
+class ChunkChoice(BaseModel):
+    """A step of one choice."""
+
+    index: int
+    delta: ChunkDelta
+    logprobs: Logprobs | None = None
+    finish_reason: FinishReason | None = None
+    proxy: ChoiceProxy | ChunkProxy | None = None
+
+
+class ChatChunk(BaseModel):
+    """A step of an answer; `usage` and `proxy` are sent where they were set."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+    proxy: ProxyReport | None = None

@@ -1,0 +1,100 @@
+"""The running server's state: what is loaded, whether it may serve, and what goes on beside the requests."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proxy_model.registry import ProxyRegistry
+from server.auth import Keys
+from server.backends.protocol import Backend, LLMCard
+from server.demo import publish_demo_proxies
+from server.errors import unavailable
+from server.metrics import Metrics
+from server.reloader import Reloader
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_STATS_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What exists once the LLM is loaded."""
+
+    llm: LLMCard
+    reloader: Reloader
+    fingerprint: str
+    """Names the LLM's weights, for `system_fingerprint`."""
+
+
+class Service:
+    """One per application."""
+
+    def __init__(self, settings: Settings, backend: Backend) -> None:
+        self.settings = settings
+        self.backend = backend
+        self.metrics = Metrics()
+        self.keys = Keys(settings.api_keys)
+        self.admin_keys = Keys([settings.admin_key] if settings.admin_key else [])
+        self.is_draining = False
+        self.num_open = 0
+        """HTTP requests that are being answered, probes left out."""
+
+        self.on_ready: Callable[[], None] = lambda: None
+        self.on_failure: Callable[[BaseException], None] = lambda error: None
+        self._serving: Serving | None = None
+
+    async def run(self) -> None:
+        """Load, then keep the proxies and the metrics up to date until cancelled. A failed start goes to `on_failure`."""
+        try:
+            self._serving = serving = await self._start()
+        except Exception as error:  # noqa: BLE001 - whoever started the server decides what to say
+            self.on_failure(error)
+            return
+        self.on_ready()
+        await asyncio.gather(serving.reloader.run(self.settings.reload_seconds), self._record_stats())
+
+    def serving(self) -> Serving:
+        """What requests need. Raises `ApiError` 503 while there is nothing to serve with, or no more."""
+        problem = self.problem()
+        if problem is not None or self._serving is None:
+            self.metrics.reject_admission("not_serving")
+            raise unavailable(f"The server cannot serve now: {problem}.", code="not_ready")
+        return self._serving
+
+    def problem(self) -> str | None:
+        """Why the server is not ready; None when it is."""
+        if self.is_draining:
+            return "it is shutting down"
+        health = self.backend.health()
+        if health.state != "running":
+            return health.detail
+        return "the proxies are being loaded" if self._serving is None else None
+
+    def record_stats(self) -> None:
+        """Bring the metrics up to date."""
+        self.metrics.record(self.backend.drain_stats())
+
+    async def _start(self) -> Serving:
+        llm = await self.backend.start()
+        self.metrics.set_model(llm.name)
+        registry = ProxyRegistry(self.settings.proxies_root)
+        await asyncio.to_thread(_prepare, registry, llm)
+        reloader = Reloader(registry, self.backend, self.metrics, llm.fingerprint, self.settings.max_pinned)
+        await reloader.refresh()
+        weights = str(llm.fingerprint.get("llm_weights", ""))[:8]
+        return Serving(llm, reloader, f"{llm.name}-{weights}" if weights else llm.name)
+
+    async def _record_stats(self) -> None:
+        while True:
+            await asyncio.sleep(_STATS_SECONDS)
+            self.record_stats()
+
+
+def _prepare(registry: ProxyRegistry, llm: LLMCard) -> None:
+    """Clean up after writers that were killed, and publish what ships with the program."""
+    for path in registry.remove_leftovers():
+        logger.info("an unfinished version was deleted", extra={"path": str(path)})
+    publish_demo_proxies(registry, llm.fingerprint)

@@ -1,0 +1,180 @@
+"""Everything that an operator can set: the one file of the server that reads the environment.
+
+`PROXY_RLHF_<NAME>` sets the field `<name>` of `Settings`; a flag of the same name wins. Secrets may come from a file:
+`PROXY_RLHF_API_KEYS_FILE`, `PROXY_RLHF_ADMIN_KEY_FILE`.
+"""
+
+import difflib
+import ipaddress
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from proxy_model.embedded_llm import DEFAULT_LLM
+from proxy_model.errors import InvalidParameter
+from proxy_model.paths import home_folder, proxies_root
+from proxy_model.registry import is_proxy_name
+
+PREFIX = "PROXY_RLHF_"
+
+_SECRETS = ("api_keys", "admin_key")
+_MIN_KEY_LENGTH = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One server process. Raises `InvalidParameter` for what cannot work or would be open to strangers."""
+
+    model: str = DEFAULT_LLM
+    """The frozen LLM: the embedded default, a hub id, a folder or a GGUF file."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0 takes any free port."""
+
+    home: Path = field(default_factory=home_folder)
+    """The folder of all data: published proxies, converted LLMs."""
+
+    dtype: str = "auto"
+    device: str = "auto"
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    """Keys that may use /v1. None: everyone on this machine may, and nobody else."""
+
+    admin_key: str | None = field(default=None, repr=False)
+    """The key of /admin. None: /admin answers 403 to everyone."""
+
+    default_proxy: str = "helpful"
+    """Which proxy the plain model name means, once it is published; until then the LLM alone."""
+
+    strict: bool = False
+    """Refuse fields that are not implemented instead of listing them in `x-ignored-fields`."""
+
+    max_running: int = 32
+    """Answers in one decode step."""
+
+    max_waiting: int = 256
+    """Answers in the queue; one more is a 429."""
+
+    max_context: int = 2048
+    """Tokens of a prompt and its answer."""
+
+    max_body_bytes: int = 1 << 20
+    max_choices: int = 16
+    """Largest `n`."""
+
+    max_pinned: int = 8
+    """Versions kept in memory because a request named them by number though no alias does."""
+
+    reload_seconds: float = 0.5
+    """How often the folder of published proxies is looked at."""
+
+    drain_seconds: float = 30.0
+    """How long running answers may take to finish after SIGTERM."""
+
+    stall_seconds: float = 60.0
+    """A decode step that takes longer makes the server not ready."""
+
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        self._check_ranges()
+        if not is_proxy_name(self.default_proxy) and self.default_proxy != "base":
+            raise InvalidParameter("default_proxy", self.default_proxy, "the name of a proxy, or 'base'")
+        if any(len(key) < _MIN_KEY_LENGTH or not key.isascii() for key in (*self.api_keys, self.admin_key or "-" * 8)):
+            raise InvalidParameter("api_keys, admin_key", "***", f"ASCII, at least {_MIN_KEY_LENGTH} characters each")
+        if self.admin_key in self.api_keys:
+            raise InvalidParameter("admin_key", "***", "another one than the API keys")
+        if not self.api_keys and not is_loopback(self.host):
+            raise InvalidParameter("host", self.host, f"a loopback address unless {PREFIX}API_KEYS is set")
+
+    @property
+    def proxies_root(self) -> Path:
+        """The folder of published proxies."""
+        return proxies_root(self.home)
+
+    def _check_ranges(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise InvalidParameter("port", self.port, "in [0, 65535]")
+        for name in ("max_running", "max_context", "max_body_bytes", "max_choices", "max_pinned"):
+            if getattr(self, name) < 1:
+                raise InvalidParameter(name, getattr(self, name), "at least 1")
+        for name in ("max_waiting", "drain_seconds"):
+            if not getattr(self, name) >= 0:
+                raise InvalidParameter(name, getattr(self, name), "at least 0")
+        for name in ("reload_seconds", "stall_seconds"):
+            if not getattr(self, name) > 0:
+                raise InvalidParameter(name, getattr(self, name), "above 0")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise InvalidParameter("log_level", self.log_level, "'debug', 'info', 'warning' or 'error'")
+
+
+def load_settings(environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
+    """Settings from the environment and from `flags` (None where not given). Raises `InvalidParameter`."""
+    kinds = get_type_hints(Settings)
+    _refuse_near_misses(environment, [PREFIX + name.upper() for name in kinds])
+    values: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        text = environment.get(PREFIX + name.upper()) or _secret_from_file(environment, name)
+        if text:
+            values[name] = _parsed(PREFIX + name.upper(), text, kind)
+    given = {name: value for name, value in flags.items() if value is not None}
+    return Settings(**(values | given))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def setting_names() -> list[str]:
+    """Every field of `Settings`."""
+    return [field.name for field in fields(Settings)]
+
+
+def _parsed(name: str, text: str, kind: Any) -> Any:
+    if isinstance(kind, types.UnionType):
+        kind = get_args(kind)[0]
+    if kind is bool:
+        return _parsed_flag(name, text)
+    if kind is Path:
+        return Path(text).expanduser().absolute()
+    if kind not in (int, float, str):
+        return tuple(key for part in text.replace("\n", ",").split(",") if (key := part.strip()))
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise InvalidParameter(name, text, f"of type {kind.__name__}") from error
+
+
+def _parsed_flag(name: str, text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.lower() not in words:
+        raise InvalidParameter(name, text, f"one of {sorted(words)}")
+    return words[text.lower()]
+
+
+def _secret_from_file(environment: Mapping[str, str], name: str) -> str | None:
+    path = environment.get(f"{PREFIX}{name.upper()}_FILE") if name in _SECRETS else None
+    if not path:
+        return None
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise InvalidParameter(f"{PREFIX}{name.upper()}_FILE", path, f"a readable file ({error.strerror})") from error
+
+
+def _refuse_near_misses(environment: Mapping[str, str], known: list[str]) -> None:
+    """A key that is set under a mistyped name must not leave a server open; other rooms' variables pass."""
+    accepted = {*known, *(f"{PREFIX}{name.upper()}_FILE" for name in _SECRETS)}
+    for name in environment:
+        if name.startswith(PREFIX) and name not in accepted:
+            meant = difflib.get_close_matches(name, known, n=1, cutoff=0.93)
+            if meant:
+                raise InvalidParameter(name, "***", f"spelled {meant[0]}")

@@ -1,0 +1,35 @@
+"""Shared fixtures: small LLMs that are real in everything but size."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import pytest
+import torch
+
+from proxy_model.config import FeatureMode, PolicyConfig
+from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.policy import ProxyPolicy
+from tests.architectures import random_model
+from tests.tiny_tokenizer import byte_tokenizer
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_llm() -> FrozenLLM:
+    """A random Llama of 3 layers, 64 wide, 1,500 tokens; ends at token 7."""
+    return FrozenLLM(random_model("llama_untied"), byte_tokenizer(), "small")
+
+
+def steering_policy(llm: FrozenLLM, features: FeatureMode = "prefix", seed: int = 3, bias: float = 0.4) -> ProxyPolicy:
+    """A proxy that is far from neutral: it rejects a good part of what it is offered."""
+    generator = torch.Generator().manual_seed(seed)
+    policy = ProxyPolicy(
+        PolicyConfig(llm_hidden_size=llm.hidden_size, features=features, hidden_size=24), generator=generator
+    )
+    with torch.no_grad():
+        policy.actor.output.weight.normal_(0.0, 1.5, generator=generator)
+        policy.actor.output.bias.fill_(bias)
+    return policy

@@ -1,0 +1,60 @@
+"""A whole training run in miniature: tiny LLM, reward = length. Run as a script, it kills itself after k iterations."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from proxy_model.config import FeatureMode, SkamConfig
+from tests.trainer.tiny_llm import tiny_llm
+from trainer.config import PpoConfig, ProxyShape, RewardConfig, RolloutConfig, TrainConfig
+from trainer.json_lines import Messages
+from trainer.loop import TrainResult, train
+from trainer.prompts import Prompt
+from trainer.run import Parts
+
+
+class LengthReward:
+    """Longer is better: whatever a proxy learns from this, one can count."""
+
+    def score(self, conversations: Sequence[tuple[Messages, str]]) -> Tensor:
+        return torch.tensor([float(len(text)) for _, text in conversations])
+
+
+def small_config(output: Path, *, iterations: int, features: FeatureMode = "prefix", **changes: object) -> TrainConfig:
+    values: dict[str, object] = {
+        "output": output,
+        "prompts": Path("prompts.jsonl"),
+        "reward": Path("reward"),
+        "proxy": "tiny",
+        "save_every": 2,
+        "num_prompts": 16 * iterations,
+        "seed": 5,
+        "tensorboard": False,
+        "shape": ProxyShape(features=features, hidden_size=16, initial_acceptance=0.75),
+        "skam": SkamConfig(top_p=0.95, p_t=0.0005, max_candidates=8),
+        "rollout": RolloutConfig(prompts_per_iteration=16, max_tokens=24, max_running=12),
+        "shaping": RewardConfig(penalty_weight=0.0),
+        "ppo": PpoConfig(learning_rate=3e-3, target_kl=0.05),
+    }
+    return TrainConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def run(config: TrainConfig, *, is_resumed: bool = False, kill_after: int = 0) -> TrainResult:
+    """Train; with `kill_after` the process dies after that many iterations, as if the machine had lost power."""
+
+    def die(row: Mapping[str, float], warnings: list[str]) -> None:
+        if row["progress/iteration"] == kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    prompts = [Prompt(messages=[{"role": "user", "content": f"question {number}"}]) for number in range(40)]
+    parts = Parts(llm=tiny_llm(), reward_model=LengthReward(), prompts=prompts)
+    return train(config, parts=parts, is_resumed=is_resumed, on_iteration=die)
+
+
+if __name__ == "__main__":
+    run(small_config(Path(sys.argv[1]), iterations=int(sys.argv[2])), kill_after=int(sys.argv[3]))

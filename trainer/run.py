@@ -1,0 +1,222 @@
+"""A training run in memory: what it is made of, one iteration of it, and how it is saved and published."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from proxy_model.bank import ProxyRef
+from proxy_model.checkpoint import Checkpoint
+from proxy_model.engine import Engine, EngineConfig
+from proxy_model.errors import DataError
+from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.policy import ProxyPolicy
+from proxy_model.registry import ProxyRegistry
+from trainer.algorithms import ALGORITHMS
+from trainer.algorithms.ppo import UpdateStatistics, make_optimizer, pretrain_critic
+from trainer.batch import PpoBatch, flatten
+from trainer.config import TrainConfig, config_to_mapping
+from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, update_metrics
+from trainer.prompts import Prompt
+from trainer.rewards import RewardModel
+from trainer.rollout import EncodedPrompt, Rollout, derived_seed, encode_prompts, prompt_indices, roll_out_policy
+from trainer.state import Progress, load_state, save_state
+from trainer.targets import Targets, make_targets, terminal_rewards
+
+SETTINGS_FILE = "settings.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a run needs besides its settings, loaded."""
+
+    llm: FrozenLLM
+    reward_model: RewardModel
+    prompts: Sequence[Prompt]
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """A run at some iteration. `iterate` until `is_done`."""
+
+    config: TrainConfig
+    llm: FrozenLLM
+    reward_model: RewardModel
+    prompts: list[EncodedPrompt]
+    engine: Engine
+    policy: ProxyPolicy
+    optimizer: torch.optim.Adam
+    progress: Progress
+    num_iterations: int
+    published: list[ProxyRef] = field(default_factory=list)
+
+    @staticmethod
+    def start(config: TrainConfig, parts: Parts, *, is_resumed: bool) -> "Run":
+        """A new run, its state saved at once, or the one that was saved in `config.output`."""
+        prompts = _fitting_prompts(config, parts)
+        policy = _new_policy(config, parts.llm)
+        optimizer = make_optimizer(policy, config.ppo)
+        settings = config_to_mapping(config)
+        progress = load_state(config.output, policy, optimizer, settings) if is_resumed else Progress()
+        run = Run(
+            config=config,
+            llm=parts.llm,
+            reward_model=parts.reward_model,
+            prompts=prompts,
+            engine=Engine(parts.llm, _engine_config(config, prompts)),
+            policy=policy,
+            optimizer=optimizer,
+            progress=progress,
+            num_iterations=planned_iterations(config, len(prompts)),
+        )
+        config.output.mkdir(parents=True, exist_ok=True)
+        (config.output / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        if not is_resumed:
+            run.save()
+        return run
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every planned prompt has been answered."""
+        return self.progress.iteration >= self.num_iterations
+
+    def iterate(self) -> dict[str, float]:
+        """One batch of prompts, from rollout to update; returns its metrics."""
+        learning_rate = self._anneal()
+        rollout = self._roll_out()
+        started = time.perf_counter()
+        scores = self._score(rollout)
+        scored = time.perf_counter()
+        metrics = self._learn(rollout, scores)
+        self.progress = replace(
+            self.progress,
+            iteration=self.progress.iteration + 1,
+            prompts_seen=self.progress.prompts_seen + len(rollout.prompts),
+        )
+        return {
+            **metrics,
+            "update/learning_rate": learning_rate,
+            "speed/tokens_per_second": rollout.num_tokens / rollout.seconds,
+            "speed/rollout_seconds": rollout.seconds,
+            "speed/score_seconds": scored - started,
+            "speed/update_seconds": time.perf_counter() - scored,
+            "speed/peak_rss_mib": peak_rss_mib(),
+            "progress/iteration": self.progress.iteration,
+            "progress/prompts": self.progress.prompts_seen,
+        }
+
+    def publish_if_due(self, row: Mapping[str, float]) -> None:
+        """Publish after every `publish_every` iterations and after the last one; `row` goes on the card."""
+        every = self.config.publish_every
+        if self.is_done or (every and self.progress.iteration % every == 0):
+            self.publish(row)
+
+    def publish(self, row: Mapping[str, float]) -> None:
+        """Make the current weights the next version of the proxy, and its stable one."""
+        card = {
+            "settings": config_to_mapping(self.config),
+            "iterations": self.progress.iteration,
+            "prompts_seen": self.progress.prompts_seen,
+            "metrics": dict(row),
+        }
+        checkpoint = Checkpoint(
+            policy=self.policy, skam=self.config.skam, fingerprint=dict(self.llm.fingerprint), card=card
+        )
+        self.published.append(ProxyRegistry(self.config.registry_folder).publish(self.config.proxy, checkpoint))
+
+    def save_if_due(self) -> None:
+        """Save after every `save_every` iterations and after the last one."""
+        if self.is_done or self.progress.iteration % self.config.save_every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Replace the saved state."""
+        settings = config_to_mapping(self.config)
+        save_state(self.config.output, self.policy, self.optimizer, self.progress, settings)
+
+    def _roll_out(self) -> Rollout:
+        config, iteration = self.config, self.progress.iteration
+        per_iteration = config.rollout.prompts_per_iteration
+        chosen = prompt_indices(len(self.prompts), per_iteration, iteration, config.seed)
+        prompts = [self.prompts[index] for index in chosen]
+        return roll_out_policy(
+            self.engine, self.policy, config.skam, prompts, config.rollout, iteration=iteration, seed=config.seed
+        )
+
+    def _score(self, rollout: Rollout) -> Tensor:
+        """(B,) raw scores."""
+        scores = self.reward_model.score(rollout.conversations)
+        if not bool(scores.isfinite().all()):
+            raise FloatingPointError(f"the reward model gave a score that is not finite: {scores.tolist()}")
+        return scores.to(self.llm.device, torch.float32)
+
+    def _learn(self, rollout: Rollout, scores: Tensor) -> dict[str, float]:
+        config, policy = self.config, self.policy
+        self.progress = replace(self.progress, moments=self.progress.moments.updated(scores))
+        batch = flatten(rollout.trajectories, self.llm.embedding)
+        is_cut = torch.tensor([each.finish_reason == "length" for each in rollout.trajectories], device=scores.device)
+        terminal = terminal_rewards(self._dealt(scores), is_cut, self.progress.moments, config.shaping)
+        targets = make_targets(batch, terminal, policy, config.shaping, config.ppo)
+        statistics = self._update(batch, targets)
+        return {
+            **reward_metrics(scores, terminal, batch.per_answer(targets.penalties)),
+            **decision_metrics(batch),
+            **answer_metrics(batch, rollout.trajectories, policy.config.initial_acceptance),
+            **update_metrics(statistics, targets),
+        }
+
+    def _dealt(self, scores: Tensor) -> Tensor:
+        """The scores, or under the control `shuffle` each answer that of a random one."""
+        if not self.config.shaping.shuffle:
+            return scores
+        generator = torch.Generator().manual_seed(self._seed("shuffle"))
+        return scores[torch.randperm(scores.numel(), generator=generator).to(scores.device)]
+
+    def _update(self, batch: PpoBatch, targets: Targets) -> UpdateStatistics:
+        ppo, seed = self.config.ppo, self._seed("update")
+        if self.progress.iteration < ppo.critic_pretrain_iterations:
+            return pretrain_critic(self.policy, self.optimizer, batch, targets, ppo, seed)
+        algorithm = ALGORITHMS[self.config.algorithm]
+        return algorithm(self.policy, self.optimizer, batch, targets, ppo, seed)
+
+    def _anneal(self) -> float:
+        """Set and return this iteration's learning rate: linear from its start to 0 after the last one."""
+        rate = self.config.ppo.learning_rate * (1 - self.progress.iteration / self.num_iterations)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _seed(self, purpose: str) -> int:
+        return derived_seed(self.config.seed, purpose, self.progress.iteration)
+
+
+def planned_iterations(config: TrainConfig, num_prompts: int) -> int:
+    """Iterations that answer `config.num_prompts` prompts, or each of the `num_prompts` in the file once."""
+    wanted = config.num_prompts or num_prompts
+    return -(-wanted // config.rollout.prompts_per_iteration)
+
+
+def _fitting_prompts(config: TrainConfig, parts: Parts) -> list[EncodedPrompt]:
+    limit = min(config.rollout.max_prompt_tokens, parts.llm.max_context - config.rollout.max_tokens)
+    prompts = encode_prompts(parts.prompts, parts.llm.tokenizer, limit)
+    if not prompts:
+        raise DataError(config.prompts, 0, f"no prompt has at most {limit} tokens")
+    return prompts
+
+
+def _new_policy(config: TrainConfig, llm: FrozenLLM) -> ProxyPolicy:
+    generator = torch.Generator().manual_seed(derived_seed(config.seed, "weights"))
+    return ProxyPolicy(config.shape.policy_config(llm.hidden_size), generator=generator).to(llm.device)
+
+
+def _engine_config(config: TrainConfig, prompts: Sequence[EncodedPrompt]) -> EngineConfig:
+    """Room for the longest prompt and its answer, and not for more."""
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    return EngineConfig(
+        max_running=min(config.rollout.max_running, config.rollout.prompts_per_iteration),
+        max_context=longest + config.rollout.max_tokens,
+        max_candidates=config.skam.max_candidates,
+    )

@@ -1,0 +1,50 @@
+"""What an update pulls the proxy towards: from raw scores to advantages and value targets."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proxy_model.policy import ProxyPolicy
+from trainer.advantages import RunningMoments, generalised_advantages, normalise, position_rewards
+from trainer.batch import PpoBatch, penalties
+from trainer.config import PpoConfig, RewardConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """One value per position."""
+
+    advantages: Tensor
+    """(T,) not whitened."""
+
+    returns: Tensor
+    """(T,) value target."""
+
+    old_values: Tensor
+    """(T,) the critic's values when the answers were made."""
+
+    penalties: Tensor
+    """(T,) what the shaping took off each position's reward, at least 0 with the gap penalty."""
+
+
+def terminal_rewards(scores: Tensor, is_cut: Tensor, moments: RunningMoments, config: RewardConfig) -> Tensor:
+    """(B,) what each answer's last position receives for its raw score (B,); `is_cut` (B,): stopped at `max_tokens`."""
+    return normalise(scores, moments, config.clip) - config.cut_penalty * is_cut
+
+
+@torch.no_grad()
+def make_targets(
+    batch: PpoBatch, terminal: Tensor, policy: ProxyPolicy, shaping: RewardConfig, ppo: PpoConfig
+) -> Targets:
+    """Shape the `terminal` rewards (B,) by the penalty and spread them over the positions."""
+    drift = penalties(batch, shaping.penalty, policy.config.initial_acceptance)
+    rewards = position_rewards(terminal, drift, batch.lengths, shaping.penalty_weight)
+    values = policy.values(batch.hidden)
+    to_go = generalised_advantages(rewards, values, batch.lengths, ppo.discount, ppo.value_lambda)
+    return Targets(
+        advantages=generalised_advantages(rewards, values, batch.lengths, ppo.discount, ppo.policy_lambda),
+        returns=values + to_go,
+        old_values=values,
+        penalties=shaping.penalty_weight * drift,
+    )
