@@ -58,18 +58,23 @@ class LlamaDecoder:
         )
 
     def forward(self, step: PackedStep, taps: tuple[int, ...] = ()) -> tuple[Tensor, list[Tensor]]:
-        """Last hidden states after the final norm (N, D), and the outputs of the layers numbered in `taps` (from 1)."""
+        """Last hidden states after the final norm (N, D), and the outputs of the layers numbered in `taps` (from 1).
+
+        Where there are taps, layers above the highest one are not run, and the first value is that layer's output.
+        """
+        num_layers = max(taps, default=len(self.layers))
         cos, sin = self.cos[step.positions], self.sin[step.positions]  # (N, 1, head_dim)
         hidden = F.embedding(step.tokens, self.embedding)
         tapped = {}
-        for number, layer in enumerate(self.layers, start=1):
+        for number, layer in enumerate(self.layers[:num_layers], start=1):
             hidden = hidden + self._attention(step, number - 1, layer, self._norm(hidden, layer.input_norm), cos, sin)
             hidden = hidden + _mlp(layer, self._norm(hidden, layer.mlp_norm))
             if number in taps:
                 tapped[number] = hidden
-        last = self._norm(hidden, self.final_norm)
-        tapped[len(self.layers)] = last
-        return last, [tapped[tap] for tap in taps]
+        if num_layers == len(self.layers):
+            hidden = self._norm(hidden, self.final_norm)
+            tapped[num_layers] = hidden
+        return hidden, [tapped[tap] for tap in taps]
 
     def _attention(
         self, step: PackedStep, index: int, layer: _Layer, hidden: Tensor, cos: Tensor, sin: Tensor

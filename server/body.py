@@ -1,17 +1,20 @@
 """A request's body: bounded, JSON, and of the right form; or an error that names what is wrong."""
 
 import json
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
 from server.errors import ApiError, invalid
+from server.half_characters import half_character_at
 
 M = TypeVar("M", bound=BaseModel)
 
-_NOT_JSON = "We could not parse the JSON body of your request. The API expects a JSON payload, but what was sent was not "
+_NOT_JSON = (
+    "We could not parse the JSON body of your request. The API expects a JSON payload, but what was sent was not "
+)
 
 _BOUNDS = {
     "greater_than": "below_min_value",
@@ -29,7 +32,6 @@ _CODES = {
     "union_tag_invalid": "invalid_value",
     "union_tag_not_found": "missing_required_parameter",
     "finite_number": "invalid_value",
-    "string_unicode": "invalid_value",
 }
 
 
@@ -44,17 +46,20 @@ async def read_body(request: Request, model: type[M], max_bytes: int) -> M:
 def parse(data: bytes, model: type[M]) -> M:
     """JSON in UTF-8 to a `model`. Raises `ApiError`."""
     try:
-        content = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        text = data.decode("utf-8")
+        content = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise invalid(_NOT_JSON + "valid JSON: it is nested too deeply.", param=None, code="invalid_json") from error
     except ValueError as error:
         raise invalid(_NOT_JSON + "valid JSON.", param=None, code="invalid_json") from error
     if not isinstance(content, dict):
         raise invalid(_NOT_JSON + "an object.", param=None, code="invalid_json")
+    if (place := half_character_at(text, content)) is not None:
+        raise invalid("The text holds half a character (a lone surrogate).", param=place[:200] or None)
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise _to_api_error(error.errors(include_url=False, include_context=True)[0]) from error
+        raise _to_api_error(_telling(error.errors(include_url=False))) from error
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
@@ -76,6 +81,14 @@ def _too_large(max_bytes: int) -> ApiError:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _telling(errors: list[ErrorDetails]) -> ErrorDetails:
+    """The first error; of a union, which fails once per member, the one of the member that nearly fitted."""
+    place = errors[0]["loc"][:2]
+    place = place if place[:1] == ("messages",) else place[:1]
+    related = [error for error in errors if error["loc"][: len(place)] == place]
+    return next((error for error in related if not error["type"].endswith("_type")), errors[0])
 
 
 def _to_api_error(error: ErrorDetails) -> ApiError:

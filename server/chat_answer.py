@@ -4,7 +4,16 @@ from dataclasses import dataclass, field
 
 from server.chat_run import ChatRun, deltas
 from server.choice import GrowingChoice, Step
-from server.schemas.chat_response import ChatAnswer, ChatCompletion, Choice, Logprobs, Position, TokenLogprob, Usage
+from server.schemas.chat_response import (
+    ChatAnswer,
+    ChatCompletion,
+    Choice,
+    Logprobs,
+    Position,
+    PromptTokensDetails,
+    TokenLogprob,
+    Usage,
+)
 
 
 @dataclass(slots=True)
@@ -24,12 +33,9 @@ class _Collected:
 
 async def whole_answer(run: ChatRun) -> ChatCompletion:
     """Wait for every choice. Raises `ApiError` if one broke."""
-    try:
-        collected = [_Collected(GrowingChoice(index)) for index in range(len(run.answers))]
-        async for index, delta in deltas(run):
-            collected[index].add(collected[index].choice.add(delta))
-    finally:
-        await run.aclose()
+    collected = [_Collected(GrowingChoice(index)) for index in range(len(run.answers))]
+    async for index, delta in deltas(run):
+        collected[index].add(collected[index].choice.add(delta))
     choices = [item.choice for item in collected]
     return ChatCompletion(
         id=run.id,
@@ -47,7 +53,12 @@ def total_usage(choices: list[GrowingChoice]) -> Usage:
     usages = [choice.usage for choice in choices if choice.usage is not None]
     num_prompt = usages[0].prompt_tokens if usages else 0
     num_completion = sum(usage.completion_tokens for usage in usages)
-    return Usage(prompt_tokens=num_prompt, completion_tokens=num_completion, total_tokens=num_prompt + num_completion)
+    return Usage(
+        prompt_tokens=num_prompt,
+        completion_tokens=num_completion,
+        total_tokens=num_prompt + num_completion,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=0),
+    )
 
 
 def _choice(run: ChatRun, item: _Collected) -> Choice:

@@ -30,16 +30,12 @@ async def stream_answer(run: ChatRun) -> AsyncGenerator[bytes]:
             yield _chunk(run, None, usage=total_usage(choices), proxy=run.report(choices))
     except ApiError as error:
         yield event(json.dumps(error.envelope()))
-    finally:
-        await run.aclose()
     yield DONE
 
 
 def _spoken(run: ChatRun, choice: GrowingChoice, step: Step) -> ChunkChoice:
     logprobs = Logprobs(content=step.logprobs, refusal=None) if run.chat.logprobs else None
-    spoken = ChunkChoice(
-        index=choice.index, delta=ChunkDelta(content=step.text), logprobs=logprobs, finish_reason=None
-    )
+    spoken = ChunkChoice(index=choice.index, delta=ChunkDelta(content=step.text), logprobs=logprobs, finish_reason=None)
     if step.decisions:
         spoken.proxy = ChunkProxy(decisions=step.decisions)
     return spoken
@@ -47,9 +43,7 @@ def _spoken(run: ChatRun, choice: GrowingChoice, step: Step) -> ChunkChoice:
 
 def _finished(run: ChatRun, choice: GrowingChoice) -> ChunkChoice:
     """Carries no content: a client may look at the finish reason alone."""
-    finished = ChunkChoice(
-        index=choice.index, delta=ChunkDelta(), logprobs=None, finish_reason=choice.finish_reason
-    )
+    finished = ChunkChoice(index=choice.index, delta=ChunkDelta(), logprobs=None, finish_reason=choice.finish_reason)
     if run.proxy is not None:
         finished.proxy = choice.proxy(None)
     return finished

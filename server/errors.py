@@ -92,7 +92,9 @@ def to_api_error(error: ProxyRlhfError) -> ApiError:
 
 def model_not_found(model: str) -> ApiError:
     """404 as OpenAI words it."""
-    return ApiError(404, f"The model `{model[:200]}` does not exist or you do not have access to it.", "model_not_found", "model")
+    return ApiError(
+        404, f"The model `{model[:200]}` does not exist or you do not have access to it.", "model_not_found", "model"
+    )
 
 
 def _printable(text: str) -> str:

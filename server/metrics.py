@@ -1,6 +1,6 @@
 """What Prometheus reads at /metrics: the names that people already chart, and the proxy's own.
 
-Labels are bounded: models, proxies and versions that answered lately, and fixed words. Never a token, a prompt or a user.
+Labels are bounded: the model, versions that answered lately, and fixed words. Never a token, a prompt or a user.
 """
 
 from collections import OrderedDict
@@ -143,16 +143,23 @@ class Metrics:
         model = ("model",)
         self._running = Gauge("num_requests_running", "Answers that hold a slot.", model, registry=registry)
         self._waiting = Gauge("num_requests_waiting", "Answers in the queue.", model, registry=registry)
-        self._cache = Gauge("kv_cache_usage_ratio", "Share of the slots' tokens taken, 0 to 1.", model, registry=registry)
+        self._cache = Gauge(
+            "kv_cache_usage_ratio", "Share of the slots' tokens taken, 0 to 1.", model, registry=registry
+        )
         self._prompt_tokens = Counter("prompt_tokens", "Prompt tokens read.", model, registry=registry)
         self._generation_tokens = Counter("generation_tokens", "Tokens generated.", model, registry=registry)
         self._successes = Counter(
             "request_success", "Answers that ended by themselves.", ("model", "finished_reason"), registry=registry
         )
         self._admission_rejections = Counter(
-            "admission_rejections", "Requests turned away before they cost anything.", ("model", "reason"), registry=registry
+            "admission_rejections",
+            "Requests turned away before they cost anything.",
+            ("model", "reason"),
+            registry=registry,
         )
-        self._http_requests = Counter("http_requests", "HTTP requests answered.", ("route", "status"), registry=registry)
+        self._http_requests = Counter(
+            "http_requests", "HTTP requests answered.", ("route", "status"), registry=registry
+        )
 
     def _make_latencies(self) -> None:
         def seconds(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -179,7 +186,9 @@ class Metrics:
         self._forced = counter("proxy_forced_accepts", "Accepted because SKAM masked the reject.")
         self._requests = counter("proxy_requests", "Answers ended, by how: stop, length, abort, error.", "status")
         self._per_position = histogram("proxy_rejections_per_position", "Rejections before a token.", _PER_POSITION)
-        self._rank = histogram("proxy_accepted_rank", "Place of the accepted candidate, from 1.", (1, *_PER_POSITION[2:]))
+        self._rank = histogram(
+            "proxy_accepted_rank", "Place of the accepted candidate, from 1.", (1, *_PER_POSITION[2:])
+        )
         self._per_request = histogram("proxy_rejections_per_request", "Rejections in an answer.", _PER_REQUEST)
         self._step_seconds = Histogram("proxy_step_seconds", "One decode step.", buckets=_ITL, registry=registry)
         self._failed_steps = Counter("proxy_failed_steps", "Decode steps that threw.", registry=registry)
@@ -190,7 +199,10 @@ class Metrics:
             "proxy_reload_seconds", "From reading a version to having it loaded.", registry=registry
         )
         self._version_info = Gauge(
-            "proxy_version_info", "1 for what an alias means.", ("model", "proxy", "alias", "version"), registry=registry
+            "proxy_version_info",
+            "1 for what an alias means.",
+            ("model", "proxy", "alias", "version"),
+            registry=registry,
         )
 
 

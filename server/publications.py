@@ -1,4 +1,4 @@
-"""What lies in the folder of published proxies, seen from outside: names, aliases, and whether a version has changed."""
+"""What lies in the folder of published proxies, from outside: names, aliases, whether a version changed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ class Published:
 
 
 def look(registry: ProxyRegistry) -> dict[str, Published] | None:
-    """Every published proxy by name; None when the folder cannot be listed (it says nothing then, rather than nobody)."""
+    """Every published proxy by name; None when the folder cannot be listed, which says nothing."""
     try:
         names = registry.names() if registry.root.is_dir() else []
         return {name: _look_at(registry, name) for name in names}

@@ -1,8 +1,8 @@
-"""Follows the folder of published proxies: loads what an alias names, refuses what is not in order, lets go of the rest.
+"""Follows the folder of published proxies: loads what an alias names, refuses what is not in order, drops the rest.
 
 New versions are looked for every `reload_seconds`, read and verified off the event loop, and loaded between two decode
-steps; only then the alias moves. A version that appears without an alias is verified, too, so that it is refused when it
-is published and not when somebody promotes it.
+steps; only then the alias moves. A version that appears without an alias is verified, too, so that it is refused when
+it is published and not when somebody promotes it.
 """
 
 import asyncio
@@ -184,7 +184,7 @@ class Reloader:
             self._seen = current
             return
         for ref, found in current.items():
-            is_known = ref in self.table.loaded or ref in self._refused and self._refused[ref].holds(found)
+            is_known = ref in self.table.loaded or (ref in self._refused and self._refused[ref].holds(found))
             if not is_known and self._seen.get(ref) != found:
                 await self._inspect(ref, found)
         self._seen = current

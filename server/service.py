@@ -47,7 +47,7 @@ class Service:
         self._serving: Serving | None = None
 
     async def run(self) -> None:
-        """Load, then keep the proxies and the metrics up to date until cancelled. A failed start goes to `on_failure`."""
+        """Load, then keep proxies and metrics up to date until cancelled; a failed start goes to `on_failure`."""
         try:
             self._serving = serving = await self._start()
         except Exception as error:  # noqa: BLE001 - whoever started the server decides what to say

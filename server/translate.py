@@ -15,7 +15,9 @@ _GOLDEN = 0x9E3779B97F4A7C15
 def check(chat: ChatRequest, llm: LLMCard, capabilities: frozenset[Capability], max_choices: int) -> None:
     """Refuse what no single range can: fields that contradict each other or this engine. Raises `ApiError` 400."""
     if chat.stream_options is not None and not chat.stream:
-        raise invalid("The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options")
+        raise invalid(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
+        )
     if chat.top_logprobs and not chat.logprobs:
         raise invalid("The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.", param="top_logprobs")
     if (chat.n or 1) > max_choices:
@@ -54,7 +56,7 @@ def _params(chat: ChatRequest, room: int, seed: int | None) -> SamplingParams:
         top_p=1.0 if chat.top_p is None else max(chat.top_p, _TINY_TOP_P),
         seed=seed,
         stop=stop,
-        stop_token_ids=tuple(chat.stop_token_ids),
+        stop_token_ids=tuple(chat.stop_token_ids or ()),
         ignore_eos=chat.ignore_eos,
         min_tokens=chat.min_tokens,
         top_logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
@@ -74,9 +76,11 @@ def _seed_of_choice(seed: int | None, index: int) -> int | None:
 
 
 def _check_token_ids(chat: ChatRequest, vocab_size: int) -> None:
-    for token in chat.stop_token_ids:
+    for token in chat.stop_token_ids or ():
         if token >= vocab_size:
-            raise invalid(f"Invalid value for 'stop_token_ids': {token} is not in the vocabulary.", param="stop_token_ids")
+            raise invalid(
+                f"Invalid value for 'stop_token_ids': {token} is not in the vocabulary.", param="stop_token_ids"
+            )
     for key in chat.logit_bias or {}:
         if not (key.isascii() and key.isdecimal() and len(key) < 10 and int(key) < vocab_size):
             message = "Invalid value for 'logit_bias': keys must be token ids in the vocabulary."

@@ -70,6 +70,12 @@ def torn_manifest(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
+def edited_manifest(folder: Path) -> None:
+    """A manifest that still says the same, in other words than ours."""
+    path = folder / MANIFEST
+    path.write_bytes(path.read_bytes().replace(b"\n", b" "))
+
+
 def symlink_out(folder: Path) -> None:
     """Weights that are a link to an equal file outside of the folder."""
     outside = folder.parent / f"outside-{folder.name}"
@@ -186,7 +192,8 @@ def foreign_llm(folder: Path) -> None:
 
 CORRUPTIONS: dict[Corruption, str] = {
     truncated: "torn", lengthened: "tampered", flipped_byte: "tampered", pickled: "format", missing_file: "missing",
-    no_manifest: "missing", torn_manifest: "torn", symlink_out: "symlink", pipe: "format", unlisted_file: "tampered",
+    no_manifest: "missing", torn_manifest: "torn", edited_manifest: "tampered",
+    symlink_out: "symlink", pipe: "format", unlisted_file: "tampered",
     foreign_file: "format", subfolder: "format", not_a_number: "not_finite", infinite: "not_finite",
     wrong_shape: "format", wrong_dtype: "format", missing_tensor: "format", extra_tensor: "format",
     unknown_key: "format", lacking_key: "format", text_for_number: "format", out_of_range: "format",

@@ -1,6 +1,7 @@
 """A checkpoint comes back as it was written, or not at all."""
 
 import json
+import os
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from proxy_model import disk
 from proxy_model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from proxy_model.config import FeatureMode, PolicyConfig
 from proxy_model.errors import BadCheckpoint, FingerprintMismatch
@@ -114,6 +116,17 @@ def test_no_truncation_of_any_file_goes_unnoticed(folder: Path, name: str) -> No
         (folder / name).write_bytes(data[:length])
         with pytest.raises(BadCheckpoint):
             read_checkpoint(folder, SMALL_FINGERPRINT)
+
+
+def test_a_file_that_turns_into_a_link_or_a_pipe_after_the_list_was_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    os.mkfifo(tmp_path / "pipe")
+
+    for name, reason in {"link": "symlink", "pipe": "format", "nothing": "missing"}.items():
+        with pytest.raises(BadCheckpoint) as caught:
+            disk.read_file(tmp_path / name, 100)
+        assert caught.value.reason == reason, name
 
 
 def test_a_folder_that_is_a_link_a_file_or_absent_is_refused(folder: Path, tmp_path: Path) -> None:

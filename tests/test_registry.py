@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -189,6 +191,38 @@ def test_a_checkpoint_that_could_not_be_loaded_is_never_published(tmp_path: Path
 
     assert registry.versions("demo") == [1]
     assert registry.remove_leftovers() == []
+
+
+def test_everything_is_on_disk_before_the_step_that_relies_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = published(tmp_path, 1)
+    synced: set[int] = set()
+    synced_before: dict[str, set[int]] = {}
+    fsync, rename, replace = os.fsync, os.rename, os.replace
+
+    def record_sync(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def record(move: Callable[[Path, Path], None], source: Path, target: Path) -> None:
+        synced_before[target.name] = set(synced)
+        synced.clear()
+        move(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "rename", partial(record, rename))
+    monkeypatch.setattr(os, "replace", partial(record, replace))
+
+    registry.publish("demo", checkpoint(2))
+
+    version, names = tmp_path / "demo" / "2", (tmp_path / "demo").stat().st_ino
+    aliases = (tmp_path / "demo" / "aliases.json").stat().st_ino
+    files = {path.stat().st_ino for path in version.iterdir()}
+    assert list(synced_before) == ["2", "aliases.json"]
+    assert synced_before["2"] >= files | {version.stat().st_ino, aliases}
+    assert synced_before["aliases.json"] == {names}
+    assert synced == {names}
 
 
 def test_killed_at_any_step_the_old_version_stays_and_the_next_start_cleans_up(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def require_keys(path: Path, number: int, found: Mapping[str, Any], required: se
 
 
 def parse_messages(path: Path, number: int, found: Any) -> Messages:
-    """A conversation that waits for the assistant: an optional system turn, then user and assistant in turns, user last."""
+    """A conversation that waits for the assistant: maybe a system turn, then user and assistant in turns, user last."""
     if not isinstance(found, list) or not found:
         raise DataError(path, number, "'prompt' must be a list of at least one message")
     messages = [_parse_message(path, number, index, item) for index, item in enumerate(found)]

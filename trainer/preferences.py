@@ -26,7 +26,7 @@ class PreferencePair:
 
     @property
     def half(self) -> Literal["reward", "judge"]:
-        """Which model may learn from it: a hash of the conversation's first turn decides, so dialogues stay together."""
+        """Which model may learn from it, by a hash of the first turn, so that dialogues stay together."""
         first = " ".join(self.prompt[0]["content"].lower().split())
         bucket = int.from_bytes(hashlib.sha256(first.encode()).digest()[:4], "big") % 10
         return "reward" if bucket < REWARD_SHARE * 10 else "judge"

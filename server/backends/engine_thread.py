@@ -114,7 +114,7 @@ class EngineThread:
             self.loaded.set_result(engine)
             self._serve(engine)
             self._end(EngineDead("the engine was stopped"))
-        except BaseException as error:  # noqa: BLE001 - whatever it was, the others must hear of it
+        except BaseException as error:
             if self.loaded.done():
                 logger.critical("the decode loop has died", exc_info=True)
             else:

@@ -22,6 +22,9 @@ async def create_chat_completion(request: Request, service: ServiceDep) -> Respo
     chat = await read_body(request, ChatRequest, service.settings.max_body_bytes)
     run = await while_connected(request.receive, start_chat(service, chat))
     if chat.stream:
-        return EventStream(stream_answer(run), run.headers)
-    answer = await while_connected(request.receive, whole_answer(run))
+        return EventStream(stream_answer(run), run.headers, run.aclose)
+    try:
+        answer = await while_connected(request.receive, whole_answer(run))
+    finally:
+        await run.aclose()
     return Response(answer.model_dump_json(), media_type="application/json", headers=run.headers)

@@ -64,7 +64,7 @@ class ChatRequest(Strict):
 
     ignore_eos: bool = False
     min_tokens: Annotated[int, Field(ge=0)] = 0
-    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] = []
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] | None = None
     proxy: ProxyOptions | None = None
 
     frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] | None = None

@@ -67,7 +67,7 @@ class ProxyReport(BaseModel):
 class PromptTokensDetails(BaseModel):
     """Nothing is cached between requests."""
 
-    cached_tokens: int = 0
+    cached_tokens: int
 
 
 class Usage(BaseModel):
@@ -76,7 +76,7 @@ class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: PromptTokensDetails = PromptTokensDetails()
+    prompt_tokens_details: PromptTokensDetails
 
 
 class ChatAnswer(BaseModel):

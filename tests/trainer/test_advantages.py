@@ -12,11 +12,11 @@ from trainer.advantages import (
 
 
 def test_running_moments_of_two_batches_are_those_of_all_scores() -> None:
-    moments = RunningMoments().updated(torch.tensor([1.0, 2.0, 6.0])).updated(torch.tensor([3.0]))
+    moments = RunningMoments().updated(torch.tensor([1.0, 2.0, 6.0])).updated(torch.tensor([7.0]))
 
     assert moments.count == 4
-    assert moments.mean == pytest.approx(3.0)
-    assert moments.deviation == pytest.approx((14 / 4) ** 0.5)
+    assert moments.mean == pytest.approx(4.0)
+    assert moments.deviation == pytest.approx((26 / 4) ** 0.5)
 
 
 def test_scores_that_never_differ_are_not_blown_up() -> None:

@@ -4,10 +4,12 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from proxy_model.config import FeatureMode, PolicyConfig
 from proxy_model.errors import DataError, InvalidParameter
@@ -15,8 +17,10 @@ from proxy_model.policy import ProxyPolicy
 from proxy_model.registry import ProxyRegistry
 from tests.trainer.runs import run, small_config
 from tests.trainer.trajectories import trajectory_by_hand
+from trainer.__main__ import main
 from trainer.batch import flatten
 from trainer.config import PpoConfig, RewardConfig, RolloutConfig, read_config
+from trainer.live_table import LiveTable
 from trainer.loop import train
 from trainer.metrics import METRICS
 from trainer.rollout import derived_seed, prompt_indices
@@ -90,6 +94,18 @@ def test_an_iteration_logs_every_documented_metric_and_nothing_else(tmp_path: Pa
     assert result.metrics.keys() == METRICS.keys()
     assert all(math.isfinite(value) for value in result.metrics.values())
     assert result.metrics["progress/prompts"] == 32
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
+    result = run(small_config(tmp_path / "run", iterations=2, tensorboard=True))
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    lengths = events.Scalars("answer/length")
+    assert set(events.Tags()["scalars"]) == METRICS.keys()
+    assert [event.step for event in lengths] == [1, 2]
+    assert lengths[-1].value == pytest.approx(result.metrics["answer/length"])
 
 
 def test_the_first_batches_train_the_critic_alone(tmp_path: Path) -> None:
@@ -199,6 +215,27 @@ def test_iterations_cover_the_planned_prompts(num_prompts: int, expected: int) -
     config = small_config(Path("run"), iterations=1, num_prompts=num_prompts)
 
     assert planned_iterations(config, 100) == expected
+
+
+def test_the_table_shows_iterations_and_alarms(tmp_path: Path) -> None:
+    console = Console(file=StringIO(), width=160)
+    row = run(small_config(tmp_path / "run", iterations=1)).metrics
+
+    with LiveTable(console) as table:
+        table.show(row, ["drift: too far"])
+
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "rej/tok" in shown
+    assert f"{row['reward/raw_mean']:.3f}" in shown
+    assert "warning: drift: too far" in shown
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('output = "a"\nprompts = "p"\nreward = "r"\nproxy = "x"\nseed = -1\n')
+
+    assert main([str(path)]) == 2
+    assert "seed must be in [0, 2^31), got -1" in capsys.readouterr().err
 
 
 def test_settings_come_from_a_file_and_overrides_win(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 `sentence_judge`  a linear head on another encoder's states and on words: the judge that checks the result
 `folder`          how either is stored, read and verified
 
-Nothing is shared between the two: `preferences.PreferencePair.half` deals the pairs, the features have no part in common.
+The two share nothing: `preferences.PreferencePair.half` deals the pairs, and the features have no part in common.
 """
 
 from trainer.rewards.folder import load_reward

@@ -1,8 +1,9 @@
 """The Bradley-Terry model on linear features: P(chosen beats rejected) = sigmoid(w . (x_chosen - x_rejected)).
 
-Pure functions on tensors. N pairs, F features.
+Pure functions on tensors, dense or sparse (COO). N pairs, F features.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,10 +31,11 @@ class Standardisation:
 
     def apply(self, features: Tensor) -> Tensor:
         """(..., F) in deviations from the mean, divided by sqrt(F): a random direction then has length about 1."""
-        return (features - self.mean) / self.deviation / self.deviation.numel() ** 0.5
+        z: Tensor = (features - self.mean) / self.deviation
+        return z / math.sqrt(self.deviation.numel())
 
 
-def fit(differences: Float[Tensor, "N F"], l2: float) -> Float[Tensor, "F"]:
+def fit(differences: Float[Tensor, "N F"], l2: float) -> Float[Tensor, " F"]:
     """Weights that minimise mean -log sigma(differences @ w) + l2 / 2 * |w|^2, by L-BFGS."""
     weights = torch.zeros(differences.shape[1], requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=_MAX_STEPS, line_search_fn="strong_wolfe")
@@ -44,27 +46,27 @@ def fit(differences: Float[Tensor, "N F"], l2: float) -> Float[Tensor, "F"]:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     return weights.detach()
 
 
-def accuracy(margins: Float[Tensor, "N"]) -> float:
+def accuracy(margins: Float[Tensor, " N"]) -> float:
     """Share of pairs whose chosen answer scores higher; ties count half."""
     return float(((margins > 0).float() + (margins == 0).float() / 2).mean())
 
 
 def cross_validated_margins(
-    differences: Float[Tensor, "N F"], l2: float, fold: Int[Tensor, "N"]
-) -> Float[Tensor, "N"]:
+    differences: Float[Tensor, "N F"], l2: float, fold: Int[Tensor, " N"]
+) -> Float[Tensor, " N"]:
     """The margin of every pair under weights that were fitted without the pair's fold."""
     margins = torch.zeros(len(differences))
-    for number in fold.unique().tolist():
-        is_held_out = fold == number
-        margins[is_held_out] = differences[is_held_out] @ fit(differences[~is_held_out], l2)
+    for number in range(int(fold.max()) + 1):
+        held_out, others = (fold == number).nonzero()[:, 0], (fold != number).nonzero()[:, 0]
+        margins[held_out] = differences.index_select(0, held_out) @ fit(differences.index_select(0, others), l2)
     return margins
 
 
-def choose_l2(differences: Float[Tensor, "N F"], fold: Int[Tensor, "N"], grid: Sequence[float]) -> float:
+def choose_l2(differences: Float[Tensor, "N F"], fold: Int[Tensor, " N"], grid: Sequence[float]) -> float:
     """The strength of `grid` with the least cross-validated loss."""
     if not grid:
         raise InvalidParameter("l2", list(grid), "at least one strength")
@@ -74,7 +76,7 @@ def choose_l2(differences: Float[Tensor, "N F"], fold: Int[Tensor, "N"], grid: S
     return grid[losses.index(min(losses))]
 
 
-def folds(num_pairs: int, num_folds: int, seed: int) -> Int[Tensor, "N"]:
+def folds(num_pairs: int, num_folds: int, seed: int) -> Int[Tensor, " N"]:
     """A fold number for every pair, folds of equal size."""
     order = torch.randperm(num_pairs, generator=torch.Generator().manual_seed(seed))
     return order % num_folds

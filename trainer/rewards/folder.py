@@ -1,9 +1,9 @@
 """A reward model on disk, verified before it is used.
 
-    head.safetensors   standardisation and weights, float32
-    config.json        kind, what is read, the fingerprint that it binds to, and the card: data, settings, accuracy
-    vocabulary.json    words of a judge, in the order of their weights
-    manifest.json      size and sha256 of the others, written last
+head.safetensors   standardisation and weights, float32
+config.json        kind, what is read, the fingerprint that it binds to, and the card: data, settings, accuracy
+vocabulary.json    words of a judge, in the order of their weights
+manifest.json      size and sha256 of the others, written last
 """
 
 import json
@@ -45,7 +45,7 @@ class StoredReward:
 
 
 def write_reward(folder: Path, stored: StoredReward) -> None:
-    """Fill the new folder `folder`. Raises `InvalidParameter` when it exists, `OSError`, `BadCheckpoint("not_finite")`."""
+    """Fill the new folder `folder`. Raises `InvalidParameter` if it exists, `BadCheckpoint`, `OSError`."""
     if folder.exists():
         raise InvalidParameter("output", str(folder), "a folder that does not exist yet")
     _require_finite(stored.tensors)
@@ -81,8 +81,8 @@ def read_reward(folder: Path) -> StoredReward:
 def load_reward(folder: Path, llm: "FrozenLLM", *, encoder: Path | None = None) -> "RewardModel":
     """Load a reward model of either kind.
 
-    `encoder` is the sentence encoder's folder for a judge; None: wherever `sentence_encoder.find_encoder` finds it.
-    Raises `BadCheckpoint`, `FingerprintMismatch` when the head was fitted on another LLM or encoder, `ModelUnavailable`.
+    `encoder` is the sentence encoder's folder for a judge; None: wherever `sentence_source` finds it.
+    Raises `BadCheckpoint`, `FingerprintMismatch` (fitted on another LLM or encoder), `ModelUnavailable`.
     """
     stored = read_reward(folder)
     if stored.kind == "frozen_head":

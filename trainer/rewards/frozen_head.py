@@ -32,7 +32,7 @@ class FrozenHead:
     head: LinearHead
 
     def score(self, conversations: Sequence[Conversation]) -> Tensor:
-        """(B,) float32 in deviations of the training answers' scores, 0 their mean. An empty answer scores as a bare prompt."""
+        """(B,) float32 in deviations of the training answers' scores, whose mean is 0; an empty answer counts, too."""
         if not conversations:
             return torch.zeros(0)
         cuts = (self.features.max_tokens,)

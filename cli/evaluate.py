@@ -1,0 +1,5 @@
+"""`proxy-rlhf evaluate`."""
+
+
+def evaluate() -> None:
+    """Compare."""

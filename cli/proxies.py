@@ -1,0 +1,121 @@
+"""`proxy-rlhf proxies`: look at the published proxies and choose which version is stable.
+
+These commands act on the folder `<home>/proxies`; a running server watches it and follows without a restart.
+"""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from cli import console
+from cli.proxy_name import resolve
+from proxy_model.errors import BadCheckpoint, InvalidParameter
+from proxy_model.paths import proxies_root
+
+if TYPE_CHECKING:
+    from proxy_model.bank import ProxyRef
+    from proxy_model.registry import ProxyRegistry
+
+proxies = typer.Typer(help="List, inspect, verify, promote and roll back published proxies.", no_args_is_help=True)
+
+Proxy = Annotated[
+    str, typer.Argument(metavar="NAME[@VERSION]", help="A proxy; its stable version unless one is named.")
+]
+
+
+@proxies.command("list")
+def list_proxies() -> None:
+    """Every published proxy with its versions and aliases."""
+    registry = _registry()
+    table = Table("proxy", "stable", "other aliases", "versions", box=None)
+    for name in registry.names():
+        aliases = dict(registry.aliases(name).versions)
+        stable = aliases.pop("stable", None)
+        others = ", ".join(f"{alias} {version}" for alias, version in sorted(aliases.items()))
+        versions = " ".join(map(str, registry.versions(name)))
+        table.add_row(name, "-" if stable is None else str(stable), others or "-", versions)
+    console.out.print(table if table.row_count else f"no proxy is published in {registry.root}", soft_wrap=True)
+
+
+@proxies.command()
+def show(proxy: Proxy) -> None:
+    """What a version is and how it came to be, as JSON."""
+    registry = _registry()
+    ref = resolve(registry, proxy)
+    checkpoint = registry.verify(ref)
+    actor_and_critic = sum(parameter.numel() for parameter in checkpoint.policy.parameters())
+    described = {
+        "name": ref.name,
+        "version": ref.version,
+        "aliases": [alias for alias, version in registry.aliases(ref.name).versions.items() if version == ref.version],
+        "folder": str(registry.path(ref)),
+        "num_parameters": actor_and_critic,
+        "policy": _fields(checkpoint.policy.config),
+        "skam": _fields(checkpoint.skam),
+        "fingerprint": dict(checkpoint.fingerprint),
+        "card": checkpoint.card,
+    }
+    console.out.print_json(json.dumps(described))
+
+
+@proxies.command()
+def verify(
+    proxy: Annotated[str | None, typer.Argument(metavar="[NAME[@VERSION]]", help="Everything unless given.")] = None,
+) -> int:
+    """Check sizes, hashes, format and numbers; exit status 1 when a version must not be loaded."""
+    registry = _registry()
+    num_bad = 0
+    for ref in _all(registry) if proxy is None else [resolve(registry, proxy)]:
+        reason = _fault(registry, ref)
+        num_bad += reason is not None
+        verdict = Text("ok", style="green") if reason is None else Text(reason, style="red")
+        console.out.print(Text(f"{ref}  ").append_text(verdict), soft_wrap=True)
+    return 1 if num_bad else 0
+
+
+@proxies.command()
+def promote(
+    proxy: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="The version that the alias shall mean.")],
+    alias: Annotated[str, typer.Option(help="The alias to move.")] = "stable",
+) -> None:
+    """Make a version the stable one, after verifying it."""
+    if "@" not in proxy:
+        raise InvalidParameter("proxy", proxy, "NAME@VERSION: a version is promoted")
+    registry = _registry()
+    ref = resolve(registry, proxy)
+    registry.promote(ref.name, ref.version, alias=alias)
+    console.out.print(f"{alias} {ref.name} is now version {ref.version}", highlight=False)
+
+
+@proxies.command()
+def rollback(proxy: Annotated[str, typer.Argument(metavar="NAME", help="A proxy.")]) -> None:
+    """Make the version that was stable before this one stable again."""
+    ref = _registry().rollback(proxy)
+    console.out.print(f"stable {ref.name} is now version {ref.version}", highlight=False)
+
+
+def _registry() -> "ProxyRegistry":
+    from proxy_model.registry import ProxyRegistry
+
+    return ProxyRegistry(proxies_root())
+
+
+def _all(registry: "ProxyRegistry") -> list["ProxyRef"]:
+    return [registry.resolve(name, version) for name in registry.names() for version in registry.versions(name)]
+
+
+def _fault(registry: "ProxyRegistry", ref: "ProxyRef") -> str | None:
+    try:
+        registry.verify(ref)
+    except BadCheckpoint as error:
+        return str(error)
+    return None
+
+
+def _fields(config: object) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(config)  # type: ignore[call-overload,no-any-return]

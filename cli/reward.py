@@ -1,0 +1,56 @@
+"""`proxy-rlhf reward`: a reward model out of preference pairs, and how good it is."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli import console
+
+
+def reward(
+    output: Annotated[Path, typer.Option(help="Folder of the reward model, which must not exist yet.")],
+    train: Annotated[
+        list[Path], typer.Option(exists=True, dir_okay=False, help="Preference pairs, .jsonl or .jsonl.gz; repeatable.")
+    ],
+    test: Annotated[
+        list[Path] | None, typer.Option(exists=True, dir_okay=False, help="Held-out pairs to report on; repeatable.")
+    ] = None,
+    kind: Annotated[
+        Literal["frozen_head", "sentence_judge"],
+        typer.Option(help="On the frozen LLM's states, or an independent judge on a sentence encoder's."),
+    ] = "frozen_head",
+    half: Annotated[
+        Literal["all", "reward", "judge"], typer.Option(help="Which pairs to use; a judge shares none with a reward.")
+    ] = "all",
+    model: Annotated[
+        str, typer.Option(help="The frozen LLM: a name, hub id, folder or GGUF file.")
+    ] = "smollm2-135m-instruct",
+    encoder: Annotated[
+        Path | None, typer.Option(exists=True, help="Folder or wheel of the judge's sentence encoder.")
+    ] = None,
+    taps: Annotated[list[int] | None, typer.Option(help="Layer to read; repeatable.")] = None,
+    length_control: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the score's slope on log(length) to take out.")
+    ] = None,
+    max_pairs: Annotated[int, typer.Option(min=0, help="Pairs to learn from; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Train a reward model on preference pairs; prints its held-out accuracy beside simple baselines."""
+    from trainer.rewards.train import train_reward
+    from trainer.rewards.training_config import RewardTrainingConfig
+
+    config = RewardTrainingConfig(
+        output=output,
+        train=tuple(train),
+        test=tuple(test or ()),
+        kind=kind,
+        half=half,
+        model=model,
+        encoder=encoder,
+        taps=tuple(taps) if taps else None,
+        length_control=length_control,
+        max_pairs=max_pairs,
+        seed=seed,
+    )
+    train_reward(config, console=console.out)

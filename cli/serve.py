@@ -1,0 +1,36 @@
+"""`proxy-rlhf serve`: the OpenAI-compatible server, in the foreground."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def serve(
+    model: Annotated[str | None, typer.Option(help="The frozen LLM: a name, hub id, folder or GGUF file.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address; beyond loopback it needs PROXY_RLHF_API_KEYS.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one.")] = None,
+    home: Annotated[Path | None, typer.Option(file_okay=False, help="Folder of all data.")] = None,
+    dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"] | None, typer.Option()] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    default_proxy: Annotated[str | None, typer.Option(help="The proxy that the plain model name means.")] = None,
+    strict: Annotated[bool | None, typer.Option("--strict", help="Refuse fields that are not implemented.")] = None,
+    max_running: Annotated[int | None, typer.Option(help="Answers in one decode step.")] = None,
+    max_waiting: Annotated[int | None, typer.Option(help="Answers in the queue; one more is a 429.")] = None,
+    max_context: Annotated[int | None, typer.Option(help="Tokens of a prompt and its answer.")] = None,
+    max_body_bytes: Annotated[int | None, typer.Option(help="Largest request.")] = None,
+    max_choices: Annotated[int | None, typer.Option(help="Largest `n`.")] = None,
+    max_pinned: Annotated[int | None, typer.Option(help="Versions kept because a request named their number.")] = None,
+    reload_seconds: Annotated[float | None, typer.Option(help="How often published proxies are looked at.")] = None,
+    drain_seconds: Annotated[float | None, typer.Option(help="Time for running answers after SIGTERM.")] = None,
+    stall_seconds: Annotated[float | None, typer.Option(help="A longer decode step means not ready.")] = None,
+    log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, typer.Option()] = None,
+) -> int:
+    """Serve a frozen LLM and its proxies on /v1/chat/completions; every flag is also PROXY_RLHF_<NAME>."""
+    flags = {**locals(), "home": home.expanduser().absolute() if home else None}
+
+    from server.__main__ import serve as run_server
+    from server.settings import load_settings
+
+    return run_server(load_settings(os.environ, flags))

@@ -1,0 +1,112 @@
+"""`proxy-rlhf train`: one training run, shown as a live table."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import console
+from proxy_model.errors import InvalidParameter
+from proxy_model.paths import proxies_root
+
+if TYPE_CHECKING:
+    from trainer.config import TrainConfig
+
+SETTINGS_FILE = "settings.json"
+"""What a run writes into its output folder, and `--resume` reads."""
+
+
+def train(
+    output: Annotated[Path, typer.Option(help="Folder of the run: state, logs, settings.")],
+    settings: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="TOML or JSON file of settings; flags win.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Prompts to answer, .jsonl or .jsonl.gz.")
+    ] = None,
+    reward: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of a reward model: `proxy-rlhf reward`.")
+    ] = None,
+    proxy: Annotated[str | None, typer.Option(help="Name that the versions are published under.")] = None,
+    model: Annotated[str | None, typer.Option(help="The frozen LLM: a name, hub id, folder or GGUF file.")] = None,
+    num_prompts: Annotated[int | None, typer.Option(help="Prompts to answer in all; 0: each once.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random number.")] = None,
+    registry: Annotated[
+        Path | None, typer.Option(help="Folder of published proxies; a server watches $PROXY_RLHF_HOME/proxies.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting: ppo.learning_rate=1e-4.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+) -> None:
+    """Train a proxy by PPO against a reward model and publish its versions."""
+    from trainer.config import read_config
+
+    flags: dict[str, Any] = {
+        "prompts": prompts,
+        "reward": reward,
+        "proxy": proxy,
+        "model": model,
+        "num_prompts": num_prompts,
+        "seed": seed,
+        "registry": registry,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    if resume:
+        _refuse_with_resume(settings, given, set_)
+        config = read_config(output / SETTINGS_FILE, output=output)
+    else:
+        config = make_config(settings, {"output": output, **given}, set_ or [])
+    _run(config, is_resumed=resume)
+
+
+def make_config(settings: Path | None, flags: dict[str, Any], assignments: list[str]) -> "TrainConfig":
+    """The settings of the file, then of `flags`, then of `NAME=VALUE`. Raises `InvalidParameter`."""
+    from trainer.config import config_from_mapping, config_to_mapping, read_config
+
+    config = read_config(settings, **flags) if settings else config_from_mapping(flags)
+    values = config_to_mapping(config)
+    values["registry"] = values["registry"] or str(proxies_root())
+    for assignment in assignments:
+        _assign(values, assignment)
+    return config_from_mapping(values)
+
+
+def _refuse_with_resume(settings: Path | None, flags: dict[str, Any], assignments: list[str] | None) -> None:
+    """A resumed run is its old settings: anything else would be another run."""
+    if settings or flags or assignments:
+        name = "settings" if settings else next(iter(flags), "set")
+        raise InvalidParameter(
+            name, flags.get(name, "given"), "left out with --resume: the run's own settings are read"
+        )
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    name, equals, text = assignment.partition("=")
+    *path, last = name.split(".")
+    if not equals or not last:
+        raise InvalidParameter("set", assignment, "NAME=VALUE")
+    table: Any = values
+    for part in path:
+        table = table.get(part)
+        if not isinstance(table, dict):
+            raise InvalidParameter("set", name, "the dotted name of a setting, see trainer/config.py")
+    table[last] = _parsed(text)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _run(config: "TrainConfig", *, is_resumed: bool) -> None:
+    from trainer.live_table import LiveTable
+    from trainer.loop import train as run_training
+
+    with LiveTable(console.out) as table:
+        result = run_training(config, is_resumed=is_resumed, on_iteration=table.show)
+    published = ", ".join(map(str, result.published)) or "nothing"
+    console.out.print(f"published {published} in {config.registry_folder}", highlight=False, soft_wrap=True)

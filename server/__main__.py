@@ -1,0 +1,115 @@
+"""`python -m server`: settings, the engine, the socket, and what to say when it is ready."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from proxy_model.engine import Engine, EngineConfig
+from proxy_model.errors import ProxyRlhfError
+from proxy_model.frozen_llm import load_llm
+from server.app import create_app
+from server.backends.local import LocalBackend
+from server.drain import DrainingServer
+from server.request_log import configure_logging
+from server.service import Service
+from server.settings import Settings, load_settings
+
+_KEEP_ALIVE_SECONDS = 65
+"""Longer than clients and balancers keep idle connections, so that it is never us who close one under a request."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; returns the exit code. `argv` are flags as `--help` shows them."""
+    flags = vars(_parser().parse_args(argv))
+    try:
+        settings = load_settings(os.environ, flags)
+    except ProxyRlhfError as error:
+        print(f"proxy-rlhf: {error}", file=sys.stderr)
+        return 2
+    return serve(settings)
+
+
+def serve(settings: Settings) -> int:
+    """Run one server in this process; returns the exit code."""
+    configure_logging(settings.log_level)
+    # The converted LLMs of this process lie in the same home as its proxies.
+    os.environ["PROXY_RLHF_HOME"] = str(settings.home)
+    backend = LocalBackend(_engine_builder(settings), stall_seconds=settings.stall_seconds)
+    app = create_app(backend, settings)
+    service: Service = app.state.service
+    config = uvicorn.Config(
+        app, settings.host, settings.port, log_config=None, access_log=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS
+    )
+    server = DrainingServer(config, service)
+    listener = config.bind_socket()
+    url = _url(settings.host, listener.getsockname()[1])
+    service.on_ready = lambda: _announce(service, url)
+    service.on_failure = lambda error: _fail(server, f"cannot start: {error}")
+    backend.on_death = lambda error: _fail(server, f"the decode loop has stopped: {error}")
+    print(f"proxy-rlhf: loading {settings.model} ...", flush=True)
+    server.run([listener])
+    return server.exit_code
+
+
+def _engine_builder(settings: Settings) -> Callable[[], Engine]:
+    config = EngineConfig(
+        max_running=settings.max_running, max_waiting=settings.max_waiting, max_context=settings.max_context
+    )
+
+    def build() -> Engine:
+        return Engine(load_llm(settings.model, dtype=settings.dtype, device=settings.device), config)
+
+    return build
+
+
+def _announce(service: Service, url: str) -> None:
+    serving = service.serving()
+    body = json.dumps({"model": serving.llm.name, "messages": [{"role": "user", "content": "How do I stay calm?"}]})
+    key = " -H 'authorization: Bearer '$PROXY_RLHF_API_KEY" if service.keys else ""
+    models = [serving.llm.name, *(f"{serving.llm.name}:{name}" for name in serving.reloader.table.names())]
+    print(f"proxy-rlhf: ready on {url}\n  models: {', '.join(models)}, {serving.llm.name}:base")
+    if not service.keys:
+        print("  no API key is set (PROXY_RLHF_API_KEYS): only this machine can connect")
+    if not service.admin_keys:
+        print("  no admin key is set (PROXY_RLHF_ADMIN_KEY): /admin is closed")
+    print(
+        f"\n  curl {url}/v1/chat/completions -H 'content-type: application/json'{key} \\\n    -d '{body}'\n", flush=True
+    )
+
+
+def _fail(server: DrainingServer, message: str) -> None:
+    print(f"proxy-rlhf: {message}", file=sys.stderr, flush=True)
+    server.fail()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="proxy-rlhf serve", description="Serve a frozen LLM under a proxy. Every flag is also PROXY_RLHF_<NAME>."
+    )
+    parser.add_argument("--model", help="embedded default, hub id, folder or GGUF file")
+    parser.add_argument("--host", help="address to listen on; needs API keys unless it is loopback")
+    parser.add_argument("--port", type=int, help="0 takes any free one")
+    parser.add_argument("--home", type=lambda text: Path(text).expanduser().absolute(), help="folder of all data")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"))
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:N")
+    parser.add_argument("--default-proxy", help="which proxy the plain model name means")
+    parser.add_argument("--strict", action="store_true", default=None, help="refuse fields that are not implemented")
+    for name in ("max-running", "max-waiting", "max-context", "max-body-bytes", "max-choices", "max-pinned"):
+        parser.add_argument(f"--{name}", type=int)
+    for name in ("reload-seconds", "drain-seconds", "stall-seconds"):
+        parser.add_argument(f"--{name}", type=float)
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The proxy: what it starts as, what it costs, and that its look-up table is its matmul."""
+
+import pytest
+import torch
+
+from proxy_model.bank import LoadedProxy, ProxyRef
+from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
+from proxy_model.features import DecisionFeatures, slate_scalars
+from proxy_model.policy import ProxyPolicy
+from proxy_model.skam import Slate
+from tests.conftest import steering_policy
+
+
+def _features(size: int, num: int = 50) -> DecisionFeatures:
+    generator = torch.Generator().manual_seed(2)
+    return DecisionFeatures(
+        torch.randn(num, size, generator=generator) * 7,
+        torch.randn(num, size, generator=generator),
+        torch.rand(num, 4, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("mode", ["prefix", "candidate", "both"])
+def test_a_new_proxy_accepts_with_the_initial_probability(mode: FeatureMode) -> None:
+    policy = ProxyPolicy(PolicyConfig(llm_hidden_size=64, features=mode, initial_acceptance=0.9))
+
+    acceptance = policy.accept_logits(_features(64)).detach().sigmoid()
+
+    assert float((acceptance - 0.9).abs().max()) < 0.02
+
+
+def test_the_number_of_parameters_is_two_2_layer_mlps() -> None:
+    policy = ProxyPolicy(PolicyConfig(llm_hidden_size=576, hidden_size=256))
+
+    actor = 576 * 256 + 576 * 256 + 4 * 256 + 256 + 256 + 1
+    critic = 576 * 256 + 256 + 256 + 1
+    assert sum(parameter.numel() for parameter in policy.parameters()) == actor + critic
+
+
+def test_candidate_mode_does_not_read_the_prefix() -> None:
+    policy = ProxyPolicy(PolicyConfig(llm_hidden_size=64, features="candidate"))
+    features = _features(64)
+    other = DecisionFeatures(features.prefix_hidden * -3, features.candidate, features.scalars)
+
+    assert torch.equal(policy.accept_logits(features), policy.accept_logits(other))
+
+
+def test_scoring_a_slate_by_table_is_scoring_each_candidate_by_itself() -> None:
+    embedding = torch.randn(300, 64, generator=torch.Generator().manual_seed(1))
+
+    class _Llm:
+        hidden_size = 64
+
+    policy = steering_policy(_Llm())  # type: ignore[arg-type]
+    proxy = LoadedProxy(ProxyRef("p", 1), policy, SkamConfig(), embedding)
+    tokens = torch.tensor([[5, 250, 7], [9, 1, 2]])
+    logprobs = torch.tensor([[-0.2, -1.9, -4.0], [-0.7, -0.8, -2.5]])
+    is_candidate = torch.tensor([[True, True, True], [True, True, False]])
+    hidden = torch.randn(2, 64, generator=torch.Generator().manual_seed(4)) * 5
+
+    scored = proxy.score_slate(hidden, Slate(tokens, logprobs, is_candidate, is_candidate))
+
+    scalars = slate_scalars(logprobs, is_candidate)
+    for row in range(2):
+        for index in range(3):
+            features = DecisionFeatures(
+                hidden[row][None], embedding[tokens[row, index]][None], scalars[row, index][None]
+            )
+            torch.testing.assert_close(scored[row, index], policy.accept_logits(features)[0].detach())
+
+
+def test_scalars_are_rank_logprob_gap_and_mass_left() -> None:
+    logprobs = torch.tensor([0.5, 0.25, 0.125]).log()
+
+    scalars = slate_scalars(logprobs, torch.tensor([True, True, False]))
+
+    assert scalars[:, 0].tolist() == pytest.approx([0.0, 1 / 16, 2 / 16])
+    assert scalars[:2, 1].tolist() == pytest.approx([-0.0693147, -0.1386294], abs=1e-6)
+    assert scalars[:2, 2].tolist() == pytest.approx([0.0, -0.0693147], abs=1e-6)
+    assert scalars[:, 3].tolist() == pytest.approx([0.75, 0.25, 0.0])
