@@ -21,7 +21,9 @@ from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig, config_to_mapping
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, update_metrics
 from trainer.prompts import Prompt
+from trainer.potential import has_potential, prefix_potentials, shaping_rewards
 from trainer.rewards import RewardModel
+from trainer.rewards.frozen_head import FrozenHead
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, encode_prompts, prompt_indices, roll_out_policy
 from trainer.state import Progress, load_state, save_state
 from trainer.targets import Targets, make_targets, terminal_rewards
@@ -159,7 +161,8 @@ class Run:
         batch = flatten(rollout.trajectories, self.llm.embedding)
         is_cut = torch.tensor([each.finish_reason == "length" for each in rollout.trajectories], device=scores.device)
         terminal = terminal_rewards(self._dealt(scores), is_cut, self.progress.moments, config.shaping)
-        targets = make_targets(batch, terminal, policy, config.shaping, config.ppo)
+        steps = self._potential_steps(rollout)
+        targets = make_targets(batch, terminal, policy, config.shaping, config.ppo, steps)
         statistics = self._update(batch, targets)
         return {
             **reward_metrics(scores, terminal, batch.per_answer(targets.penalties)),
@@ -167,6 +170,15 @@ class Run:
             **answer_metrics(batch, rollout.trajectories, policy.config.initial_acceptance),
             **update_metrics(statistics, targets),
         }
+
+    def _potential_steps(self, rollout: Rollout) -> Tensor | None:
+        """(T,) the reward as it is earned; nothing where the reward model has no opinion on prefixes."""
+        shaping, model = self.config.shaping, self.reward_model
+        if not shaping.potential or shaping.shuffle or not isinstance(model, FrozenHead) or not has_potential(model):
+            return None
+        return shaping_rewards(prefix_potentials(model, rollout.trajectories), self.progress.moments.deviation).to(
+            self.llm.device
+        )
 
     def _dealt(self, scores: Tensor) -> Tensor:
         """The scores, or under the control `shuffle` each answer that of a random one."""

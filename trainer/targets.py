@@ -35,11 +35,18 @@ def terminal_rewards(scores: Tensor, is_cut: Tensor, moments: RunningMoments, co
 
 @torch.no_grad()
 def make_targets(
-    batch: PpoBatch, terminal: Tensor, policy: ProxyPolicy, shaping: RewardConfig, ppo: PpoConfig
+    batch: PpoBatch,
+    terminal: Tensor,
+    policy: ProxyPolicy,
+    shaping: RewardConfig,
+    ppo: PpoConfig,
+    potential_steps: Tensor | None = None,
 ) -> Targets:
-    """Shape the `terminal` rewards (B,) by the penalty and spread them over the positions."""
+    """Shape the `terminal` rewards (B,) by the penalty and by `potential_steps` (T,), and spread them over positions."""
     drift = penalties(batch, shaping.penalty, policy.config.initial_acceptance)
     rewards = position_rewards(terminal, drift, batch.lengths, shaping.penalty_weight)
+    if potential_steps is not None:
+        rewards = rewards + potential_steps
     values = policy.values(batch.hidden)
     to_go = generalised_advantages(rewards, values, batch.lengths, ppo.discount, ppo.value_lambda)
     return Targets(

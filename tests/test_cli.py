@@ -1,0 +1,224 @@
+"""The command line: what it prints, its exit status, and what it passes on."""
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli.chat import ChatOptions
+from cli.local_speaker import LocalSpeaker
+from cli.main import main
+from cli.remote_speaker import NoAnswer, RemoteSpeaker
+from cli.serve import serve
+from cli.train import make_config
+from proxy_model.bank import ProxyRef
+from proxy_model.engine import Engine, EngineConfig
+from proxy_model.errors import InvalidParameter
+from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.registry import ProxyRegistry
+from proxy_model.request import GenerationRequest, SamplingParams
+from server.settings import setting_names
+from tests.bad_checkpoints import flipped_byte
+from tests.conftest import steering_policy
+from tests.publisher import small_checkpoint
+
+OPTIONS = ChatOptions(max_tokens=12, temperature=0.0, seed=None)
+QUESTION = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProxyRegistry:
+    """The published proxies of a home of its own: three versions of `calm`, the third one stable."""
+    monkeypatch.setenv("PROXY_RLHF_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "160")
+    registry = ProxyRegistry(tmp_path / "proxies")
+    for seed in (1, 2, 3):
+        registry.publish("calm", small_checkpoint(seed))
+    return registry
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["frobnicate"], 2, "frobnicate"),  # no such command
+        (["train"], 2, "--output"),  # a required option is missing
+        (["serve", "--port", "x"], 2, "--port"),  # not a number
+        (["serve", "--port", "70000"], 2, "port must be in [0, 65535]"),  # refused by the settings
+        (["serve", "--host", "0.0.0.0"], 2, "PROXY_RLHF_API_KEYS"),  # open to strangers
+        (["train", "--output", "run", "--resume"], 2, "settings.json"),  # nothing to resume
+        (["train", "--output", "run", "--resume", "--seed", "3"], 2, "seed must be left out"),  # another run
+        (["train", "--output", "run", "--proxy", "p"], 2, "prompts must be given"),  # neither flag nor file
+        (["reward", "--output", "head", "--train", "absent.jsonl"], 2, "absent.jsonl"),  # no such file
+        (["proxies", "show", "absent"], 2, "absent"),  # no such proxy
+        (["proxies", "show", "@3"], 2, "NAME@VERSION"),  # a version of nothing
+        (["proxies", "promote", "calm"], 2, "NAME@VERSION"),  # no version to promote
+        (["proxies", "promote", "calm@9"], 2, "'9'"),  # no such version
+        (["chat", "--url", "nonsense", "hi"], 2, "url must be an address"),  # no scheme
+        (["chat", "--url", "http://127.0.0.1:9", "hi"], 1, "is `proxy-rlhf serve` running?"),  # nobody listens
+    ],
+)
+def test_an_error_is_one_line_and_a_status(
+    arguments: list[str],
+    status: int,
+    words: str,
+    registry: ProxyRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(arguments) == status
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+
+
+def test_a_broken_line_of_prompts_is_named_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": [{"role": "user", "content": "hi"}]}\n{"prompt": 3}\n')
+    arguments = [
+        "--output",
+        f"{tmp_path / 'run'}",
+        "--prompts",
+        f"{prompts}",
+        "--reward",
+        f"{tmp_path}",
+        "--proxy",
+        "p",
+    ]
+
+    assert main(["train", *arguments, "--model", "absent/model"]) == 2
+
+    assert f"{prompts}, line 2: 'prompt' must be a list" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_setting_of_the_server_but_its_secrets_is_a_flag() -> None:
+    assert set(inspect.signature(serve).parameters) == set(setting_names()) - {"api_keys", "admin_key"}
+
+
+def test_proxies_are_listed_with_what_is_stable(registry: ProxyRegistry, capsys: pytest.CaptureFixture[str]) -> None:
+    registry.promote("calm", 2, alias="canary")
+
+    assert main(["proxies", "list"]) == 0
+
+    assert capsys.readouterr().out.splitlines()[1].split() == ["calm", "3", "canary", "2", "1", "2", "3"]
+
+
+def test_a_version_is_shown_as_json(registry: ProxyRegistry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["proxies", "show", "calm@2"]) == 0
+
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["version"], shown["card"], shown["aliases"]) == (2, {"seed": 2}, [])
+    assert shown["skam"]["p_t"] == 0.02
+
+
+def test_a_tampered_version_fails_verification_and_is_not_promoted(
+    registry: ProxyRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flipped_byte(registry.root / "calm" / "2")
+
+    assert main(["proxies", "verify", "calm@1"]) == 0
+    assert main(["proxies", "verify"]) == 1
+    assert main(["proxies", "promote", "calm@2"]) == 1
+
+    printed = capsys.readouterr()
+    assert [line.split()[:2] for line in printed.out.splitlines()[1:]] == [
+        ["calm@1", "ok"],
+        ["calm@2", "tampered:"],
+        ["calm@3", "ok"],
+    ]
+    assert "tampered" in printed.err
+    assert registry.resolve("calm") == ProxyRef("calm", 3)
+
+
+def test_promotion_and_rollback_move_the_stable_version(registry: ProxyRegistry) -> None:
+    assert main(["proxies", "promote", "calm@1"]) == 0
+    assert registry.resolve("calm") == ProxyRef("calm", 1)
+
+    assert main(["proxies", "rollback", "calm"]) == 0
+    assert registry.resolve("calm") == ProxyRef("calm", 3)
+
+
+def test_flags_win_over_the_file_and_assignments_over_both(tmp_path: Path, registry: ProxyRegistry) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text('seed = 1\nproxy = "calm"\nreward = "head"\n[ppo]\nepochs = 2\nminibatches = 3\n')
+
+    flags = {"output": Path("run"), "prompts": Path("p.jsonl"), "seed": 7}
+    config = make_config(settings, flags, ["ppo.epochs=5", "shape.features=both", "shaping.shuffle=true"])
+
+    assert (config.seed, config.proxy, config.ppo.epochs, config.ppo.minibatches) == (7, "calm", 5, 3)
+    assert (config.shape.features, config.shaping.shuffle) == ("both", True)
+    assert config.registry_folder == registry.root
+
+
+@pytest.mark.parametrize("assignment", ["epochs", "ppo.epoch=3", "pppo.epochs=3", "seed.x=1", "ppo.epochs=many", "=1"])
+def test_an_assignment_to_no_setting_is_refused(assignment: str) -> None:
+    flags = {"output": Path("run"), "prompts": Path("p"), "reward": Path("r"), "proxy": "calm"}
+
+    with pytest.raises(InvalidParameter):
+        make_config(None, flags, [assignment])
+
+
+def speaker_of(handler: Callable[[httpx.Request], httpx.Response], proxy: str | None = None) -> RemoteSpeaker:
+    """Somebody to talk to behind `handler`, on a server that would list `tiny` first."""
+    client = httpx.Client(base_url="http://server", transport=httpx.MockTransport(handler))
+    return RemoteSpeaker(client, "tiny" if proxy is None else f"tiny:{proxy}", OPTIONS)
+
+
+def events(*chunks: dict[str, object]) -> str:
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+
+
+def test_a_remote_answer_comes_in_pieces_and_names_its_proxy() -> None:
+    asked: list[dict[str, object]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content))
+        pieces = [{"choices": [{"delta": {"content": text}}]} for text in ("", "Wind", " and rain")]
+        usage = {"usage": {"completion_tokens": 5}, "proxy": {"id": "calm", "version": 3, "rejections": 2, "forced": 1}}
+        return httpx.Response(200, text=events(*pieces, {"choices": [{"delta": {}}]}, {"choices": [], **usage}))
+
+    speaker = speaker_of(handler, "calm")
+    pieces = list(speaker.answer(QUESTION))
+
+    assert pieces == ["Wind", " and rain"]
+    assert speaker.note == "[calm@3, 5 tokens, 2 rejected, 1 forced]"
+    assert (asked[0]["model"], asked[0]["messages"], asked[0]["max_tokens"]) == ("tiny:calm", QUESTION, 12)
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (httpx.Response(404, json={"error": {"message": "no such model"}}), "404: no such model"),
+        (httpx.Response(502, text="<html>"), "502: Bad Gateway"),  # a proxy server in between
+        (httpx.Response(200, text=events({"error": {"message": "the loop died"}})), "the loop died"),  # mid-stream
+    ],
+)
+def test_a_refusal_is_told_in_the_server_s_words(response: httpx.Response, words: str) -> None:
+    with pytest.raises(NoAnswer, match=words):
+        list(speaker_of(lambda request: response).answer(QUESTION))
+
+
+@pytest.mark.parametrize("is_steered", [False, True])
+def test_a_local_answer_is_the_engine_s(small_llm: FrozenLLM, is_steered: bool) -> None:
+    engine = Engine(small_llm, EngineConfig(max_running=1, max_context=128))
+    proxy = ProxyRef("calm", 3) if is_steered else None
+    if proxy is not None:
+        engine.load_proxy(proxy, steering_policy(small_llm), small_checkpoint(1).skam)
+    prompt = tuple(small_llm.tokenizer.apply_chat_template(QUESTION))
+    request = GenerationRequest(id="alone", prompt_token_ids=prompt, params=SamplingParams(max_tokens=12), proxy=proxy)
+    (expected,) = engine.generate([request])
+
+    speaker = LocalSpeaker(engine, proxy, OPTIONS)
+
+    assert "".join(speaker.answer(QUESTION)) == expected.text
+    assert speaker.note.startswith("[calm@3, " if is_steered else "[the LLM alone, ")
+    assert f"{expected.usage.completion_tokens} tokens" in speaker.note

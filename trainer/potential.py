@@ -1,0 +1,60 @@
+"""Potential-based shaping: an answer's reward, handed out as it is earned instead of all at the end.
+
+The training reward reads a running mean of hidden states, so it has an opinion on every prefix of an answer for free.
+That opinion is a potential: each position receives what its token adds to it, and the last one what is missing to
+the answer's own reward. The sum, and so the best policy, stays what it was (Ng, Harada and Russell, 1999); the credit
+reaches the token that earned it without waiting for the critic to find out.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from proxy_model.trajectory import Trajectory
+from trainer.rewards.frozen_head import FrozenHead
+from trainer.rewards.model import RewardModel
+
+PRIOR_TOKENS = 16
+"""A prefix of t tokens is believed by t / (t + this): the mean of a few states says little."""
+
+_TEXTS_PER_PASS = 16
+
+
+def has_potential(reward_model: RewardModel) -> bool:
+    """Whether the reward model judges prefixes at no extra cost: a head on the mean of the frozen LLM's states."""
+    return isinstance(reward_model, FrozenHead) and not reward_model.features.with_last_token
+
+
+def prefix_potentials(reward_model: FrozenHead, trajectories: Sequence[Trajectory]) -> list[Tensor]:
+    """For each answer (T,) the potential after each of its tokens, in the units of the reward's score."""
+    potentials: list[Tensor] = []
+    for start in range(0, len(trajectories), _TEXTS_PER_PASS):
+        potentials += _read(reward_model, trajectories[start : start + _TEXTS_PER_PASS])
+    return potentials
+
+
+def shaping_rewards(potentials: Sequence[Tensor], deviation: float) -> Tensor:
+    """(T,) of all answers: what each token adds to its answer's potential, less the whole at the last token.
+
+    In units of the normalised reward, `deviation` of the score being one. Sums to 0 over each answer.
+    """
+    parts = []
+    for potential in potentials:
+        steps = torch.diff(potential, prepend=potential.new_zeros(1))
+        steps[-1] -= potential[-1]
+        parts.append(steps / deviation)
+    return torch.cat(parts)
+
+
+def _read(reward_model: FrozenHead, trajectories: Sequence[Trajectory]) -> list[Tensor]:
+    llm, features, head = reward_model.llm, reward_model.features, reward_model.head
+    prompts = [list(each.prompt_token_ids[-features.max_prompt_tokens :]) for each in trajectories]
+    texts = [prompt + list(each.token_ids) for prompt, each in zip(prompts, trajectories, strict=True)]
+    potentials = []
+    for prompt, states in zip(prompts, llm.hidden_states(texts, features.taps), strict=True):
+        answer = states[len(prompt) :].flatten(1).cpu()  # (T, F)
+        opinions = head.standardisation.apply(answer) @ head.weights / head.scale
+        counts = torch.arange(1, len(opinions) + 1)
+        potentials.append(opinions.cumsum(0) / (counts + PRIOR_TOKENS))
+    return potentials
