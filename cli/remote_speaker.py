@@ -73,7 +73,7 @@ def _reaching(client: httpx.Client) -> Iterator[None]:
         yield
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         hint = "is `proxy-rlhf serve` running?" if isinstance(error, httpx.ConnectError) else "it broke off"
-        raise NoAnswer(f"no answer from {client.base_url}: {error or type(error).__name__} ({hint})") from error
+        raise NoAnswer(f"no answer from {client.base_url}: {str(error) or type(error).__name__} ({hint})") from error
 
 
 def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:

@@ -77,7 +77,7 @@ class Reloader:
             for name in self.table.aliases.keys() - published.keys():
                 logger.warning("a proxy was withdrawn", extra={"proxy": name})
                 self.table.keep_only(name, set())
-            await self._inspect_arrivals(published)
+            pass
             await self._unload_unneeded()
             self._metrics.set_aliases(self.table.aliases)
 

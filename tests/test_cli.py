@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -173,7 +173,7 @@ def speaker_of(handler: Callable[[httpx.Request], httpx.Response], proxy: str | 
     return RemoteSpeaker(client, "tiny" if proxy is None else f"tiny:{proxy}", OPTIONS)
 
 
-def events(*chunks: dict[str, object]) -> str:
+def events(*chunks: Mapping[str, object]) -> str:
     return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
 
 

@@ -63,7 +63,7 @@ def test_the_server_loads_nothing_of_the_trainer() -> None:
 def test_the_model_loads_no_web_framework() -> None:
     code = (
         "import importlib, pkgutil, proxy_model\n"
-        "for module in pkgutil.walk_packages(proxy_model.__path__, 'proxy_model.'): importlib.import_module(module.name)"
+        "for each in pkgutil.walk_packages(proxy_model.__path__, 'proxy_model.'): importlib.import_module(each.name)"
     )
 
     loaded = modules_after(code)

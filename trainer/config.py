@@ -153,6 +153,11 @@ class TrainConfig:
     reward: Path
     """Folder of a trained reward model."""
 
+    second_reward: Path | None = None
+    """Another reward model, whose score is added: one virtue is then not bought with another's loss."""
+
+    second_weight: float = 0.5
+
     proxy: str
     """Name that the versions are published under."""
 

@@ -15,7 +15,8 @@ from proxy_model.policy import ProxyPolicy
 from trainer.config import TrainConfig
 from trainer.monitor import warnings
 from trainer.prompts import load_prompts
-from trainer.rewards import load_reward
+from trainer.rewards import RewardModel, load_reward
+from trainer.rewards.weighted import WeightedReward
 from trainer.run import Parts, Run
 from trainer.run_log import RunLog
 from trainer.state import STATE_FILE
@@ -84,4 +85,8 @@ def _load_parts(config: TrainConfig) -> Parts:
     """Prompts first: a broken line costs nothing but the reading."""
     prompts = load_prompts(config.prompts)
     llm = load_llm(config.model)
-    return Parts(llm=llm, reward_model=load_reward(config.reward, llm), prompts=prompts)
+    reward_model: RewardModel = load_reward(config.reward, llm)
+    if config.second_reward is not None:
+        second = load_reward(config.second_reward, llm)
+        reward_model = WeightedReward(((reward_model, 1.0), (second, config.second_weight)))
+    return Parts(llm=llm, reward_model=reward_model, prompts=prompts)

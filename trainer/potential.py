@@ -14,6 +14,7 @@ from torch import Tensor
 from proxy_model.trajectory import Trajectory
 from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.model import RewardModel
+from trainer.rewards.weighted import WeightedReward
 
 PRIOR_TOKENS = 16
 """A prefix of t tokens is believed by t / (t + this): the mean of a few states says little."""
@@ -21,17 +22,27 @@ PRIOR_TOKENS = 16
 _TEXTS_PER_PASS = 16
 
 
-def has_potential(reward_model: RewardModel) -> bool:
-    """Whether the reward model judges prefixes at no extra cost: a head on the mean of the frozen LLM's states."""
-    return isinstance(reward_model, FrozenHead) and not reward_model.features.with_last_token
+def judging_heads(reward_model: RewardModel) -> list[tuple[FrozenHead, float]]:
+    """The parts of a reward that judge prefixes at no extra cost, with their weights; empty where one cannot.
+
+    Such is a head on the mean of the frozen LLM's states, and a weighted sum of them.
+    """
+    parts = reward_model.parts if isinstance(reward_model, WeightedReward) else ((reward_model, 1.0),)
+    heads = [(model, weight) for model, weight in parts if isinstance(model, FrozenHead)]
+    can_judge = len(heads) == len(parts) and not any(head.features.with_last_token for head, _ in heads)
+    return heads if can_judge else []
 
 
-def prefix_potentials(reward_model: FrozenHead, trajectories: Sequence[Trajectory]) -> list[Tensor]:
+def prefix_potentials(
+    heads: Sequence[tuple[FrozenHead, float]], trajectories: Sequence[Trajectory]
+) -> list[Tensor]:
     """For each answer (T,) the potential after each of its tokens, in the units of the reward's score."""
-    potentials: list[Tensor] = []
-    for start in range(0, len(trajectories), _TEXTS_PER_PASS):
-        potentials += _read(reward_model, trajectories[start : start + _TEXTS_PER_PASS])
-    return potentials
+    sums: list[Tensor] = [torch.zeros(each.num_positions) for each in trajectories]
+    for head, weight in heads:
+        for start in range(0, len(trajectories), _TEXTS_PER_PASS):
+            for index, potential in enumerate(_read(head, trajectories[start : start + _TEXTS_PER_PASS]), start):
+                sums[index] = sums[index] + weight * potential
+    return sums
 
 
 def shaping_rewards(potentials: Sequence[Tensor], deviation: float) -> Tensor:

@@ -21,9 +21,8 @@ from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig, config_to_mapping
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, update_metrics
 from trainer.prompts import Prompt
-from trainer.potential import has_potential, prefix_potentials, shaping_rewards
+from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
 from trainer.rewards import RewardModel
-from trainer.rewards.frozen_head import FrozenHead
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, encode_prompts, prompt_indices, roll_out_policy
 from trainer.state import Progress, load_state, save_state
 from trainer.targets import Targets, make_targets, terminal_rewards
@@ -173,12 +172,12 @@ class Run:
 
     def _potential_steps(self, rollout: Rollout) -> Tensor | None:
         """(T,) the reward as it is earned; nothing where the reward model has no opinion on prefixes."""
-        shaping, model = self.config.shaping, self.reward_model
-        if not shaping.potential or shaping.shuffle or not isinstance(model, FrozenHead) or not has_potential(model):
+        shaping = self.config.shaping
+        heads = judging_heads(self.reward_model) if shaping.potential and not shaping.shuffle else []
+        if not heads:
             return None
-        return shaping_rewards(prefix_potentials(model, rollout.trajectories), self.progress.moments.deviation).to(
-            self.llm.device
-        )
+        potentials = prefix_potentials(heads, rollout.trajectories)
+        return shaping_rewards(potentials, self.progress.moments.deviation).to(self.llm.device)
 
     def _dealt(self, scores: Tensor) -> Tensor:
         """The scores, or under the control `shuffle` each answer that of a random one."""

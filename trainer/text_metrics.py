@@ -4,7 +4,10 @@ Words are maximal runs of letters (with inner apostrophes), lower-cased; other t
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 
@@ -30,26 +33,50 @@ def distinct(texts: Iterable[Sequence[object]], n: int = 2) -> float:
     return len(seen) / total if total else 0.0
 
 
-def dictionary(texts: Iterable[str]) -> frozenset[str]:
-    """Every word of `texts`."""
-    return frozenset(word for text in texts for word in words(text))
+@dataclass(frozen=True, slots=True)
+class Dictionary:
+    """Which words are real: those of a body of text, and those of the base's answers to other prompts.
+
+    A base that would vouch for its own answers could never be garbled; so a word of answer i counts as known when the
+    base uses it in an answer to another prompt than i.
+    """
+
+    known: frozenset[str]
+    base_words: tuple[frozenset[str], ...]
+    """Words of the base's answer to each prompt."""
+
+    num_answers: Counter[str]
+    """Base answers that hold a word."""
+
+    @classmethod
+    def of(cls, texts: Iterable[str], base_answers: Sequence[str]) -> Self:
+        """From any texts and the base's answers, in the order of the prompts."""
+        known = frozenset(word for text in texts for word in words(text))
+        base_words = tuple(frozenset(words(answer)) for answer in base_answers)
+        return cls(known, base_words, Counter(word for answer in base_words for word in answer))
+
+    def garble_rate(self, answers: Sequence[str]) -> float:
+        """Share of the words of `answers`, in the order of the prompts, that are not known."""
+        num_words = num_unknown = 0
+        for number, answer in enumerate(answers):
+            found = words(answer)
+            num_words += len(found)
+            num_unknown += sum(not self._is_known(word, number) for word in found)
+        return num_unknown / num_words if num_words else 0.0
+
+    def _is_known(self, word: str, number: int) -> bool:
+        """A plural or possessive is known when its stem is."""
+        stems = [word, *(word.removesuffix(ending) for ending in ("'s", "es", "s") if word.endswith(ending))]
+        return any(stem in self.known or self._is_in_other_answer(stem, number) for stem in stems)
+
+    def _is_in_other_answer(self, word: str, number: int) -> bool:
+        return self.num_answers[word] > (word in self.base_words[number])
 
 
-def garble_rate(texts: Iterable[str], known: frozenset[str]) -> float:
-    """Share of the words of `texts` that are not in `known`, plural and possessive endings aside."""
-    num_words = num_unknown = 0
-    for text in texts:
-        found = words(text)
-        num_words += len(found)
-        num_unknown += sum(not _is_known(word, known) for word in found)
-    return num_unknown / num_words if num_words else 0.0
+def without_broken_end(text: str) -> str:
+    """A text that was cut off, without its last word, which may be half of one."""
+    return text.rpartition(" ")[0]
 
 
 def _ngrams(tokens: Sequence[object], n: int) -> set[tuple[object, ...]]:
     return {tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)}
-
-
-def _is_known(word: str, known: frozenset[str]) -> bool:
-    return word in known or any(
-        word.removesuffix(ending) in known for ending in ("'s", "s", "es") if word.endswith(ending)
-    )

@@ -1,0 +1,52 @@
+"""Everything that an evaluation depends on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy_model.errors import InvalidParameter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """One run of `evaluate.evaluate`."""
+
+    prompts: Path
+    systems: tuple[str, ...]
+    """Beside the base, which is always there: see `evaluation_systems`."""
+
+    reward: Path | None = None
+    """The reward model that trained the proxies."""
+
+    judges: tuple[Path, ...] = ()
+    """Reward models that did not."""
+
+    output: Path | None = None
+    """New folder for evaluation.json, evaluation.md and answers.jsonl."""
+
+    model: str = "smollm2-135m-instruct"
+    registry: Path | None = None
+    """Folder of published proxies; None: the one that the server watches."""
+
+    encoder: Path | None = None
+    """Folder or wheel of the judges' sentence encoder."""
+
+    source: str = ""
+    """Only prompts whose source starts with this."""
+
+    num_prompts: int = 300
+    """The first ones of a shuffle; 0: all."""
+
+    max_tokens: int = 128
+    max_prompt_tokens: int = 256
+    max_running: int = 32
+    dictionary: tuple[Path, ...] = ()
+    """Files of prompts or pairs whose words count as words; none: all data that ship with the program."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "max_prompt_tokens", "max_running"):
+            if getattr(self, name) < 1:
+                raise InvalidParameter(name, getattr(self, name), "at least 1")
+        if self.num_prompts < 0:
+            raise InvalidParameter("num_prompts", self.num_prompts, "at least 0")
