@@ -62,7 +62,9 @@ class AttentionShape:
     softcap: float | None = None
 
 
-def attend(step: PackedStep, layer: int, queries: Tensor, keys: Tensor, values: Tensor, shape: AttentionShape) -> Tensor:
+def attend(
+    step: PackedStep, layer: int, queries: Tensor, keys: Tensor, values: Tensor, shape: AttentionShape
+) -> Tensor:
     """Causal attention of every row over its own sequence.
 
     `queries` is (N, num_heads, head_dim); `keys` and `values` are (N, num_kv_heads, head_dim), rotary already applied.

@@ -21,9 +21,7 @@ class Choice:
     """The accepted candidate could not have been rejected."""
 
 
-def first_accepted(
-    accept_logits: Float[Tensor, "B K"], slate: Slate, uniforms: Float[Tensor, "B K"]
-) -> Choice:
+def first_accepted(accept_logits: Float[Tensor, "B K"], slate: Slate, uniforms: Float[Tensor, "B K"]) -> Choice:
     """Walk down the slate to the first candidate that is accepted, or whose acceptance is forced.
 
     A free candidate is accepted where `uniforms` < pi(accept); one half everywhere makes the decisions greedy.

@@ -58,10 +58,8 @@ def _slates(logits: Tensor, rows: Rows[Sequence], width: int) -> Slate:
     """Slates of all rows; those with a sampling temperature in a drawn order."""
     settings = _settings(rows, logits.device)
     sampled = [row for row, sequence in enumerate(rows) if sequence.request.params.temperature > 0]
-    if len(sampled) < len(rows):
-        slate = build_slate(logits, settings, width)
-        if not sampled:
-            return slate
+    if not sampled:
+        return build_slate(logits, settings, width)
     index = torch.tensor(sampled, device=logits.device)
     temperature = torch.tensor([rows[row].request.params.temperature for row in sampled], device=logits.device)
     gumbel = torch.stack([_gumbel(rows[row].generator, logits.shape[-1]) for row in sampled]).to(logits.device)
@@ -75,6 +73,7 @@ def _slates(logits: Tensor, rows: Rows[Sequence], width: int) -> Slate:
     drawn = build_sampled_slate(logits[index], chosen, width, temperature, gumbel)
     if len(sampled) == len(rows):
         return drawn
+    slate = build_slate(logits, settings, width)
     parts = ("tokens", "logprobs", "is_candidate", "is_free")
     return Slate(*(getattr(slate, part).index_copy(0, index, getattr(drawn, part)) for part in parts))
 

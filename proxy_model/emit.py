@@ -69,9 +69,7 @@ class Emitter:
         if sequence.recorder is not None:
             slate, row = position.decided.slate, position.row
             columns = (slate.tokens[row], slate.logprobs[row], slate.is_candidate[row], slate.is_free[row])
-            sequence.recorder.add_position(
-                position.hidden, columns, position.decided.accept_logits[row], position.rank
-            )
+            sequence.recorder.add_position(position.hidden, columns, position.decided.accept_logits[row], position.rank)
 
     def _logprob(self, position: AcceptedPosition, num_top: int) -> TokenLogprob:
         """Under the LLM at temperature 1, before the proxy."""

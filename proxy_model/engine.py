@@ -63,9 +63,7 @@ class Engine:
         self.max_context = min(self.config.max_context, llm.max_context)
         slots = self.config.max_running + self.config.num_staging
         cache = llm.new_cache(slots, self.max_context)
-        self._scheduler = Scheduler(
-            cache, self.config.max_running, self.config.num_staging, self.config.prefill_tokens
-        )
+        self._scheduler = Scheduler(cache, self.config.max_running, self.config.num_staging, self.config.prefill_tokens)
         self._bank = ProxyBank(llm.embedding)
         self._emitter = Emitter(llm)
         self._sequences: dict[str, Sequence] = {}

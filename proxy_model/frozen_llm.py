@@ -117,10 +117,11 @@ def load_llm(source: str, *, dtype: str = "auto", device: str = "auto", name: st
     resolved = resolve_llm(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolved.folder_or_id)
-        model = AutoModelForCausalLM.from_pretrained(resolved.folder_or_id, dtype=torch_dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(resolved.folder_or_id, dtype=torch_dtype, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelUnavailable(f"{source} cannot be loaded: {error}") from error
-    return FrozenLLM(model.to(torch_device), tokenizer, name or resolved.name)
+    model.to(torch_device)
+    return FrozenLLM(model, tokenizer, name or resolved.name)
 
 
 def _device(device: str) -> torch.device:

@@ -16,9 +16,7 @@ from proxy_model.trajectory import Trajectory
 
 
 @torch.no_grad()
-def replay(
-    llm: FrozenLLM, prompt_token_ids: Sequence[int], token_ids: Sequence[int], skam: SkamConfig
-) -> Trajectory:
+def replay(llm: FrozenLLM, prompt_token_ids: Sequence[int], token_ids: Sequence[int], skam: SkamConfig) -> Trajectory:
     """Decisions (`prefix` features) that lead from the prompt to `token_ids`; rank -1 where a token is inadmissible.
 
     `accept_logits` are NaN: nobody has decided yet.

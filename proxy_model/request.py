@@ -1,5 +1,6 @@
 """What goes into the engine and what comes out."""
 
+import builtins
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -85,7 +86,7 @@ class TokenLogprob:
     text: str
     bytes: bytes
     logprob: float
-    top: tuple[tuple[int, str, bytes, float], ...] = ()
+    top: tuple[tuple[int, str, "builtins.bytes", float], ...] = ()
     """The likeliest tokens: (id, text, bytes, logprob)."""
 
 

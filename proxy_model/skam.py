@@ -116,9 +116,7 @@ def _nucleus(logprobs: Float[Tensor, "B V"], top_p: Float[Tensor, " B"]) -> Bool
     return torch.zeros_like(is_inside).scatter(1, ordered.indices, is_inside)
 
 
-def _with_restrictions(
-    tokens: Tensor, logprobs: Tensor, is_candidate: Tensor, settings: SlateSettings
-) -> Slate:
+def _with_restrictions(tokens: Tensor, logprobs: Tensor, is_candidate: Tensor, settings: SlateSettings) -> Slate:
     """Cut to the row's K and mask reject where the remaining candidates' mean probability is at most p_t."""
     index = torch.arange(tokens.shape[-1], device=tokens.device)
     is_candidate = is_candidate & (index < settings.max_candidates[:, None])

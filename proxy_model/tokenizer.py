@@ -37,13 +37,15 @@ class ChatTokenizer:
         return text
 
     def apply_chat_template(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation, ready for the assistant's next turn. Raises `InvalidParameter` on its refusal."""
+        """Token ids of a conversation, ready for the assistant's turn. Raises `InvalidParameter` where it is refused."""
         try:
             text: str = self._tokenizer.apply_chat_template(
                 list(messages), chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # templates raise whatever jinja raises; all of it is about the messages
-            raise InvalidParameter("messages", [m["role"] for m in messages], f"what the chat template takes ({error})") from error
+            raise InvalidParameter(
+                "messages", [m["role"] for m in messages], f"what the chat template takes ({error})"
+            ) from error
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 

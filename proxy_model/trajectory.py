@@ -109,12 +109,10 @@ class TrajectoryRecorder:
         accept_logits: Tensor,
         rank: int,
     ) -> None:
-        """One accepted token: h(prefix) (D,), the slate's row (tokens, logprobs, is_candidate, is_free), its outcome."""
+        """One accepted token: h(prefix) (D,), its slate's row (tokens, logprobs, is_candidate, is_free) and outcome."""
         self._positions.append(_Position(hidden, *slate_row, accept_logits, rank))
 
-    def finish(
-        self, prompt_token_ids: tuple[int, ...], token_ids: tuple[int, ...], finish_reason: str
-    ) -> Trajectory:
+    def finish(self, prompt_token_ids: tuple[int, ...], token_ids: tuple[int, ...], finish_reason: str) -> Trajectory:
         """The trajectory of an answer of `token_ids`."""
         positions = self._positions[: len(token_ids)]
         return Trajectory(

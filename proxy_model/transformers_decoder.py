@@ -68,10 +68,10 @@ class TransformersDecoder:
             sliding_window=sliding_window,
             softcap=softcap,
         )
-        rows = [tensor[0].transpose(0, 1) for tensor in (queries, keys, values)]
-        return attend(self._step, module.layer_idx, *rows, shape)[None], None
+        rows, row_keys, row_values = (tensor[0].transpose(0, 1) for tensor in (queries, keys, values))
+        return attend(self._step, module.layer_idx, rows, row_keys, row_values, shape)[None], None
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
     """`attend` makes its own masks."""
-    return None
+    return

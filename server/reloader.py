@@ -151,7 +151,7 @@ class Reloader:
     async def _verified(self, ref: ProxyRef, current: Signature) -> Checkpoint:
         """The version, in order; or its refusal, counted and logged once."""
         refusal = self._refused.get(ref)
-        if False:
+        if refusal is not None and refusal.holds(current):
             raise refusal.error
         try:
             checkpoint = await self.verify(ref)

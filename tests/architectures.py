@@ -1,4 +1,4 @@
-"""Random LLMs of several architectures, small enough for a test: each differs where serving code tends to assume Llama."""
+"""Random LLMs of several architectures, small enough for a test: each differs where code tends to assume Llama."""
 
 from typing import Any
 

@@ -84,8 +84,8 @@ class RewardConfig:
     cut_penalty: float = 0.0
     """Taken off the normalised score of an answer that was cut at `max_tokens`, in standard deviations."""
 
-    potential: bool = True
-    """Hand the reward out token by token where the reward model can judge prefixes; see `potential`."""
+    potential: bool = False
+    """Hand the reward out token by token where the reward model can judge prefixes; see `trainer/potential.py`."""
 
     shuffle: bool = False
     """Control: deal the batch's scores out at random. Such a proxy must learn nothing."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from rich.progress import Progress
 
+from proxy_model.bank import ProxyRef
 from proxy_model.config import SkamConfig
-from proxy_model.engine import Engine, EngineConfig, GenerationRequest, ProxyRef, SamplingParams
+from proxy_model.engine import Engine, EngineConfig
 from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.request import Finished
+from proxy_model.request import Finished, GenerationRequest, SamplingParams
 from trainer.evaluation_config import EvaluationConfig
 from trainer.evaluation_systems import System, constant_policy, max_candidates
 from trainer.rollout import EncodedPrompt, derived_seed

@@ -33,9 +33,7 @@ def judging_heads(reward_model: RewardModel) -> list[tuple[FrozenHead, float]]:
     return heads if can_judge else []
 
 
-def prefix_potentials(
-    heads: Sequence[tuple[FrozenHead, float]], trajectories: Sequence[Trajectory]
-) -> list[Tensor]:
+def prefix_potentials(heads: Sequence[tuple[FrozenHead, float]], trajectories: Sequence[Trajectory]) -> list[Tensor]:
     """For each answer (T,) the potential after each of its tokens, in the units of the reward's score."""
     sums: list[Tensor] = [torch.zeros(each.num_positions) for each in trajectories]
     for head, weight in heads:

@@ -20,8 +20,8 @@ from trainer.algorithms.ppo import UpdateStatistics, make_optimizer, pretrain_cr
 from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig, config_to_mapping
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, update_metrics
-from trainer.prompts import Prompt
 from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
+from trainer.prompts import Prompt
 from trainer.rewards import RewardModel
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, encode_prompts, prompt_indices, roll_out_policy
 from trainer.state import Progress, load_state, save_state

@@ -42,7 +42,7 @@ def make_targets(
     ppo: PpoConfig,
     potential_steps: Tensor | None = None,
 ) -> Targets:
-    """Shape the `terminal` rewards (B,) by the penalty and by `potential_steps` (T,), and spread them over positions."""
+    """Shape the `terminal` rewards (B,) by the penalty and by `potential_steps` (T,), and spread them out."""
     drift = penalties(batch, shaping.penalty, policy.config.initial_acceptance)
     rewards = position_rewards(terminal, drift, batch.lengths, shaping.penalty_weight)
     if potential_steps is not None:

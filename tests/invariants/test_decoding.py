@@ -1,5 +1,7 @@
 """These must be equal: neutral proxy, plain LLM and transformers' generate; batched and alone; streamed and whole."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import GenerationConfig
@@ -99,7 +101,7 @@ def test_a_batch_of_everything_answers_as_each_request_alone(small_llm: FrozenLL
 
 def test_a_proxy_that_accepts_everything_is_plain_sampling(small_llm: FrozenLLM) -> None:
     engine = _engine(small_llm)
-    settings = {"temperature": 1.3, "top_p": 0.9}
+    settings: dict[str, Any] = {"temperature": 1.3, "top_p": 0.9}
 
     plain = engine.generate(_request(f"p{i}", prompt, **settings) for i, prompt in enumerate(PROMPTS))
     proxied = engine.generate(

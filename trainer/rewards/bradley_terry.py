@@ -43,10 +43,10 @@ def fit(differences: Float[Tensor, "N F"], l2: float) -> Float[Tensor, " F"]:
     def closure() -> Tensor:
         optimiser.zero_grad()
         loss = -F.logsigmoid(differences @ weights).mean() + l2 / 2 * weights.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)
     return weights.detach()
 
 

@@ -1,0 +1,88 @@
+"""Potential-based shaping moves the reward in time and changes no sum."""
+
+import pytest
+import torch
+
+from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.trajectory import Trajectory
+from tests.trainer.tiny_llm import tiny_llm
+from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
+from trainer.rewards.bradley_terry import Standardisation
+from trainer.rewards.frozen_features import FrozenFeatures
+from trainer.rewards.frozen_head import FrozenHead
+from trainer.rewards.linear_head import LinearHead
+from trainer.rewards.weighted import WeightedReward
+
+
+def _head(llm: FrozenLLM, seed: int = 0, *, with_last_token: bool = False) -> FrozenHead:
+    generator = torch.Generator().manual_seed(seed)
+    size = llm.hidden_size * (2 if with_last_token else 1)
+    head = LinearHead(
+        Standardisation(torch.randn(size, generator=generator), torch.full((size,), 2.0)),
+        torch.randn(size, generator=generator),
+        length_slope=0.0,
+        offset=0.0,
+        scale=4.0,
+        l2=1.0,
+    )
+    return FrozenHead(llm, FrozenFeatures(taps=(2,), with_last_token=with_last_token), head)
+
+
+def _trajectory(token_ids: tuple[int, ...]) -> Trajectory:
+    empty = torch.zeros(len(token_ids), 1)
+    return Trajectory(
+        prompt_token_ids=(65, 66, 67),
+        token_ids=token_ids,
+        finish_reason="length",
+        hidden=empty,
+        candidates=empty.long(),
+        logprobs=empty,
+        is_candidate=empty > 0,
+        is_free=empty > 0,
+        ranks=empty[:, 0].long(),
+        accept_logits=empty,
+    )
+
+
+def test_each_token_receives_what_it_adds_and_the_last_one_returns_the_rest() -> None:
+    rewards = shaping_rewards([torch.tensor([0.5, 0.25, 1.5]), torch.tensor([-2.0])], deviation=0.5)
+
+    assert rewards.tolist() == pytest.approx([1.0, -0.5, 2.5 - 3.0, -4.0 + 4.0])
+
+
+def test_the_potential_of_a_prefix_is_the_head_s_score_of_it_believed_by_its_length() -> None:
+    llm = tiny_llm()
+    head = _head(llm)
+    tokens = (70, 71, 72, 73, 74)
+
+    (potential,) = prefix_potentials([(head, 1.0)], [_trajectory(tokens)])
+
+    states = llm.hidden_states([[65, 66, 67, *tokens]], [2])[0][3:, 0]
+    for count in (1, 3, 5):
+        mean = states[:count].mean(0)
+        score = float(((mean - head.head.standardisation.mean) / 2.0 / 32**0.5) @ head.head.weights) / 4.0
+        assert float(potential[count - 1]) == pytest.approx(score * count / (count + 16), abs=1e-4)
+
+
+def test_a_weighted_reward_has_the_weighted_potential_and_score() -> None:
+    llm = tiny_llm()
+    first, second = _head(llm, 1), _head(llm, 2)
+    both = WeightedReward(((first, 1.0), (second, -0.5)))
+    answers = [_trajectory((70, 90)), _trajectory((71, 72, 73))]
+    conversations = [([{"role": "user", "content": "ab"}], "xyz")]
+
+    joined = prefix_potentials(judging_heads(both), answers)
+
+    parts = [prefix_potentials([(head, 1.0)], answers) for head in (first, second)]
+    for index, potential in enumerate(joined):
+        torch.testing.assert_close(potential, parts[0][index] - 0.5 * parts[1][index])
+    torch.testing.assert_close(
+        both.score(conversations), first.score(conversations) - 0.5 * second.score(conversations)
+    )
+
+
+def test_a_head_that_reads_the_last_token_has_no_opinion_on_prefixes() -> None:
+    llm = tiny_llm()
+
+    assert judging_heads(_head(llm, with_last_token=True)) == []
+    assert judging_heads(WeightedReward(((_head(llm), 1.0), (_head(llm, with_last_token=True), 1.0)))) == []
