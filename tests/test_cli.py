@@ -1,5 +1,6 @@
 """The command line: what it prints, its exit status, and what it passes on."""
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from cli.chat import ChatOptions
+from cli.evaluate import evaluate
 from cli.local_speaker import LocalSpeaker
 from cli.main import main
 from cli.remote_speaker import NoAnswer, RemoteSpeaker
@@ -24,6 +26,7 @@ from server.settings import setting_names
 from tests.bad_checkpoints import flipped_byte
 from tests.conftest import steering_policy
 from tests.publisher import small_checkpoint
+from trainer.evaluation_config import EvaluationConfig
 
 OPTIONS = ChatOptions(max_tokens=12, temperature=0.0, seed=None)
 QUESTION = [{"role": "user", "content": "hello"}]
@@ -52,6 +55,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProxyRegistry:
         (["train", "--output", "run", "--resume", "--seed", "3"], 2, "seed must be left out"),  # another run
         (["train", "--output", "run", "--proxy", "p"], 2, "prompts must be given"),  # neither flag nor file
         (["reward", "--output", "head", "--train", "absent.jsonl"], 2, "absent.jsonl"),  # no such file
+        (["evaluate"], 2, "SYSTEM"),  # nothing to evaluate
         (["proxies", "show", "absent"], 2, "absent"),  # no such proxy
         (["proxies", "show", "@3"], 2, "NAME@VERSION"),  # a version of nothing
         (["proxies", "promote", "calm"], 2, "NAME@VERSION"),  # no version to promote
@@ -78,30 +82,38 @@ def test_an_error_is_one_line_and_a_status(
     assert words in line
 
 
-def test_a_broken_line_of_prompts_is_named_before_anything_is_loaded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--prompts", "{data}", "--output", "{out}", "--reward", "{here}", "--proxy", "p"],
+        ["reward", "--train", "{data}", "--output", "{out}"],
+        ["evaluate", "calm", "--prompts", "{data}", "--output", "{out}"],
+    ],
+)
+def test_a_broken_line_of_data_is_named_before_anything_is_loaded(
+    arguments: list[str], registry: ProxyRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text('{"prompt": [{"role": "user", "content": "hi"}]}\n{"prompt": 3}\n')
-    arguments = [
-        "--output",
-        f"{tmp_path / 'run'}",
-        "--prompts",
-        f"{prompts}",
-        "--reward",
-        f"{tmp_path}",
-        "--proxy",
-        "p",
-    ]
+    """The LLM is one that cannot be loaded: it must not have been tried."""
+    data, out = tmp_path / "data.jsonl", tmp_path / "out"
+    prompt = [{"role": "user", "content": "hi"}]
+    answers = {"chosen": "a", "rejected": "b"} if arguments[0] == "reward" else {}
+    data.write_text(json.dumps({"prompt": prompt, **answers}) + "\n" + json.dumps({"prompt": 3, **answers}) + "\n")
+    filled = [argument.format(data=data, out=out, here=tmp_path) for argument in arguments]
 
-    assert main(["train", *arguments, "--model", "absent/model"]) == 2
+    assert main([*filled, "--model", "absent/model"]) == 2
 
-    assert f"{prompts}, line 2: 'prompt' must be a list" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    assert f"{data}, line 2: 'prompt' must be a list" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_every_setting_of_the_server_but_its_secrets_is_a_flag() -> None:
     assert set(inspect.signature(serve).parameters) == set(setting_names()) - {"api_keys", "admin_key"}
+
+
+def test_every_setting_of_an_evaluation_is_a_flag() -> None:
+    settings = {field.name for field in dataclasses.fields(EvaluationConfig)}
+
+    assert {"judges" if name == "judge" else name for name in inspect.signature(evaluate).parameters} == settings
 
 
 def test_proxies_are_listed_with_what_is_stable(registry: ProxyRegistry, capsys: pytest.CaptureFixture[str]) -> None:

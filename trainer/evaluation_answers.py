@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from rich.progress import Progress
 
@@ -90,7 +91,7 @@ def _answer(
     progress: Progress,
 ) -> Answers:
     """Answer i is drawn with a seed of (`config.seed`, i): the same for every system."""
-    decision = "sample" if system.kind == "random" else "greedy"
+    decision: Literal["greedy", "sample"] = "sample" if system.kind == "random" else "greedy"
     requests = [
         GenerationRequest(
             id=str(index),

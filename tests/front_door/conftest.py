@@ -1,4 +1,4 @@
-"""Servers as users start them, over a tiny LLM that goes by the demo LLM's name, so that documented lines run as they are."""
+"""Servers as users start them, over a tiny LLM that goes by the demo LLM's name, so that documented lines just run."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import openai
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from tests.front_door.conftest import LLM
+from tests.front_door.server_process import PATIENCE_SECONDS
 
 PROMPT = "How do I stay calm?"
 
@@ -33,6 +34,11 @@ class Heard:
         return int(str(fingerprint).rpartition("@")[2])
 
 
+def new_client(url: str) -> openai.AsyncOpenAI:
+    """One that hides nothing: a failure is not tried again."""
+    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=10 * PATIENCE_SECONDS)
+
+
 async def hear(client: openai.AsyncOpenAI, max_tokens: int, begun: Callable[[], object] = lambda: None) -> Heard:
     """Stream one answer to its end; `begun` is called at its first chunk."""
     messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": PROMPT}]
@@ -44,7 +50,7 @@ async def hear(client: openai.AsyncOpenAI, max_tokens: int, begun: Callable[[], 
         stream_options={"include_usage": True},
         extra_body={"ignore_eos": True},
     )
-    chunks = []
+    chunks: list[ChatCompletionChunk] = []
     async for chunk in stream:
         if not chunks:
             begun()
@@ -80,9 +86,8 @@ async def _crowd(url: str, num_clients: int, max_tokens: int, work: Callable[[],
         finally:
             is_over.set()
 
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(watch())
-            for _ in range(num_clients):
-                group.create_task(listen(client))
+    async with new_client(url) as client, asyncio.TaskGroup() as group:
+        group.create_task(watch())
+        for _ in range(num_clients):
+            group.create_task(listen(client))
     return heard

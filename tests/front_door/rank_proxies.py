@@ -38,7 +38,7 @@ def rank_of(version: int) -> int:
 
 
 def rank_policy(llm_hidden_size: int, rank: int, hidden_size: int) -> ProxyPolicy:
-    """Accept logit -9 below `rank` and 23 from there on, through one of the hidden units; the others are only weight."""
+    """Accept logit -9 below `rank` and 23 from there on, by one of the hidden units; the others only weigh."""
     policy = ProxyPolicy(PolicyConfig(llm_hidden_size=llm_hidden_size, hidden_size=hidden_size))
     actor = policy.actor
     assert actor.prefix is not None

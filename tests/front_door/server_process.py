@@ -50,8 +50,9 @@ class ServerProcess:
         return (self.home / "stdout").read_text()
 
     def log(self) -> list[dict[str, Any]]:
-        """Its standard error so far, every line of which must be JSON."""
-        return [json.loads(line) for line in (self.home / "stderr").read_text().splitlines()]
+        """The JSON lines of its standard error so far."""
+        whole_lines = (self.home / "stderr").read_text().rpartition("\n")[0].splitlines()
+        return [json.loads(line) for line in whole_lines if line.startswith("{")]
 
     def kill(self) -> None:
         """`kill -9`; a process that has ended already is fine."""

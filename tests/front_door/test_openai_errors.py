@@ -14,6 +14,7 @@ from tests.front_door.server_process import ServerProcess
 
 KEY = "sk-front-door-1"
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "How do I stay calm?"}]
+DEFAULTS: dict[str, Any] = {"model": LLM, "messages": MESSAGES, "stream": True}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_a_bad_request_names_its_parameter(
     client: openai.OpenAI, fields: dict[str, Any], param: str, code: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as found:
-        client.chat.completions.create(**{"model": LLM, "messages": MESSAGES, "stream": True} | fields)
+        client.chat.completions.create(**DEFAULTS | fields)
 
     assert (found.value.param, found.value.code) == (param, code)
 

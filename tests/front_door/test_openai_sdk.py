@@ -1,4 +1,4 @@
-"""The official OpenAI SDK against the server, sync and async, whole and streamed, with the extension in `extra_body`."""
+"""The official OpenAI SDK against the server: sync and async, whole and streamed, the extension in `extra_body`."""
 
 import asyncio
 from collections.abc import Iterator, Sequence

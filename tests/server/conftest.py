@@ -21,7 +21,7 @@ from server.service import Service
 from server.settings import Settings
 from tests.server.fakes import CONTEXT, PacedEngine, tiny_llm
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass

@@ -1,0 +1,69 @@
+"""The demo LLM behind a server that is started without naming one, as `make serve` does."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from proxy_model.embedded_llm import DEFAULT_LLM
+from proxy_model.frozen_llm import FrozenLLM, load_llm
+from proxy_model.llm_source import resolve_llm
+from proxy_model.paths import models_root, proxies_root
+from tests.front_door.crowd import PROMPT
+from tests.front_door.rank_proxies import RankPublisher, expected_texts
+from tests.front_door.server_process import ServerProcess, start_server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+LENGTH = 24
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": PROMPT}]
+
+
+@pytest.fixture(scope="module")
+def llm() -> FrozenLLM:
+    """Fetched and converted at the first use, from then on out of this user's cache."""
+    return load_llm(resolve_llm(DEFAULT_LLM).folder_or_id)
+
+
+@pytest.fixture(scope="module")
+def server(llm: FrozenLLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A new home that shares only the converted LLM with this user's; `second` takes the second candidate always."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "models").symlink_to(models_root())
+    publisher = RankPublisher(proxies_root(home), tmp_path_factory.mktemp("aside"), llm, name="second")
+    publisher.publish()
+    server = start_server(home)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def texts(llm: FrozenLLM) -> Sequence[str]:
+    return expected_texts(llm, PROMPT, LENGTH)
+
+
+def test_the_llm_alone_answers_in_english(client: openai.OpenAI) -> None:
+    question: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
+
+    answer = client.chat.completions.create(model=f"{DEFAULT_LLM}:base", messages=question, max_tokens=24)
+
+    assert "Paris" in (answer.choices[0].message.content or "")
+
+
+@pytest.mark.parametrize(("name", "rank"), [("base", 0), ("second", 1)])
+def test_a_stream_is_what_the_decode_loop_says(
+    client: openai.OpenAI, texts: Sequence[str], name: str, rank: int
+) -> None:
+    fields: dict[str, Any] = {"messages": MESSAGES, "max_tokens": LENGTH, "extra_body": {"ignore_eos": True}}
+
+    stream = client.chat.completions.create(model=f"{DEFAULT_LLM}:{name}", stream=True, **fields)
+
+    assert "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices) == texts[rank]
