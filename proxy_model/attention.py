@@ -1,7 +1,7 @@
 """Attention of one packed step: rows of many sequences, each looking at its own slot of the cache.
 
-The rows of a step are `num_decode` single tokens, the i-th in slot i, and then chunks: runs of consecutive tokens of one
-sequence (a prompt on its way in, or a whole text that is only read). One function serves every architecture.
+The rows of a step are `num_decode` single tokens, the i-th in slot i, and then chunks: runs of consecutive tokens of
+one sequence (a prompt on its way in, or a whole text that is only read). One function serves every architecture.
 """
 
 from dataclasses import dataclass, field

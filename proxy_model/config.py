@@ -17,7 +17,7 @@ class SkamConfig:
     """How far the proxy may steer the frozen LLM at one position (arXiv:2403.04283, section 2.2)."""
 
     p_t: float = 0.005
-    """Reject is masked once the mean probability of the remaining candidates is at most this. 0 switches the mask off."""
+    """Reject is masked once the mean probability of the remaining candidates is at most this. 0: never."""
 
     top_p: float = 0.9
     """Probability mass that the slate is drawn from, in (0, 1]. 1 switches the nucleus filter off."""

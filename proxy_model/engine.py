@@ -1,7 +1,7 @@
 """The engine: requests in, deltas out, one step at a time. Server, trainer, evaluation and benchmarks all call this.
 
-A step is: plan (who runs) -> one LLM pass -> choice of tokens -> deltas. One thread owns an engine. Proxies are loaded and
-unloaded between two steps; a sequence keeps the version that it was submitted with.
+A step is: plan (who runs) -> one LLM pass -> choice of tokens -> deltas. One thread owns an engine. Proxies are loaded
+and unloaded between two steps; a sequence keeps the version that it was submitted with.
 """
 
 from collections.abc import Iterable

@@ -32,7 +32,7 @@ class DecisionFeatures:
 
 
 def slate_scalars(logprobs: Float[Tensor, "*B K"], is_candidate: Bool[Tensor, "*B K"]) -> Float[Tensor, "*B K 4"]:
-    """Rank / 16, log p / 10, gap to the likeliest candidate / 10, and the probability mass that is left in the slate."""
+    """Rank / 16, log p / 10, gap to the likeliest candidate / 10, and the mass that is left in the slate."""
     kept = logprobs.masked_fill(~is_candidate, -_LOGPROB_SCALE)
     best = kept.amax(-1, keepdim=True)
     probs = kept.exp() * is_candidate

@@ -63,7 +63,7 @@ class FrozenLLM:
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
     def hidden_states(self, sequences: Sequence[Sequence[int]], taps: Sequence[int]) -> list[Tensor]:
-        """Read whole texts. One (T_i, len(taps), D) float32 tensor per text; tap `num_layers` is after the final norm."""
+        """Read whole texts: one (T_i, len(taps), D) float32 each; tap `num_layers` is after the final norm."""
         if not all(1 <= tap <= self.num_layers for tap in taps):
             raise InvalidParameter("taps", list(taps), f"layer numbers in [1, {self.num_layers}]")
         found: list[Tensor] = []
@@ -117,7 +117,9 @@ def load_llm(source: str, *, dtype: str = "auto", device: str = "auto", name: st
     resolved = resolve_llm(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolved.folder_or_id)
-        model: Any = AutoModelForCausalLM.from_pretrained(resolved.folder_or_id, dtype=torch_dtype, use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            resolved.folder_or_id, dtype=torch_dtype, use_safetensors=True
+        )
     except (OSError, ValueError, KeyError) as error:
         raise ModelUnavailable(f"{source} cannot be loaded: {error}") from error
     model.to(torch_device)

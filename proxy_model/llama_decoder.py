@@ -117,7 +117,7 @@ def _mlp(layer: _Layer, hidden: Tensor) -> Tensor:
     gate, up = F.linear(hidden, layer.gate_up_weight).chunk(2, dim=-1)
     inner = F.silu(gate) * up
     if inner.shape[0] == 1 and inner.device.type == "cpu":
-        # oneDNN multiplies one row in another order of summation than two or more: 2 rows keep alone = batched to the bit
+        # oneDNN multiplies one row in another order of summation than two or more; 2 rows keep alone = batched
         return F.linear(inner.expand(2, -1).contiguous(), layer.down_weight)[:1]
     return F.linear(inner, layer.down_weight)
 

@@ -57,7 +57,7 @@ class Critic(nn.Module):
         self.hidden = nn.Linear(config.llm_hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, 1)
 
-    def forward(self, hidden: Float[Tensor, "T D"]) -> Float[Tensor, "T"]:
+    def forward(self, hidden: Float[Tensor, "T D"]) -> Float[Tensor, " T"]:
         """One value per position."""
         values: Tensor = self.output(F.silu(self.hidden(normalised(hidden))))[..., 0]
         return values
@@ -73,7 +73,7 @@ class ProxyPolicy(nn.Module):
         self.critic = Critic(config)
         self._initialise(generator)
 
-    def accept_logits(self, features: DecisionFeatures) -> Float[Tensor, "N"]:
+    def accept_logits(self, features: DecisionFeatures) -> Float[Tensor, " N"]:
         """Logit of the acceptance probability of N decisions."""
         actor = self.actor
         logits: Tensor = actor(
@@ -81,7 +81,7 @@ class ProxyPolicy(nn.Module):
         )
         return logits
 
-    def values(self, prefix_hidden: Float[Tensor, "T D"]) -> Float[Tensor, "T"]:
+    def values(self, prefix_hidden: Float[Tensor, "T D"]) -> Float[Tensor, " T"]:
         """The critic's value of T positions, in units of the normalised reward."""
         values: Tensor = self.critic(prefix_hidden)
         return values

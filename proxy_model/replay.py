@@ -1,7 +1,7 @@
 """Any text becomes decisions by one teacher-forced pass: a token of rank j means j rejections, then an acceptance.
 
-Own rollouts, best-of-n samples, chosen and rejected answers, logged traffic. The slate is built by the very functions that
-serve, so that replaying an answer of the engine gives back its decisions.
+Own rollouts, best-of-n samples, chosen and rejected answers, logged traffic. The slate is built by the very functions
+that serve, so that replaying an answer of the engine gives back its decisions.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Who runs in the next step: decoding sequences in slots 0, 1, 2 ..., prompts on their way in behind them.
 
-Decoding slots stay contiguous, so a step reads the cache without gathering it: a prompt is read in a staging slot and its
-keys and values move behind the decoding ones when it is through; a sequence that ends is replaced by the last one.
+Decoding slots stay contiguous, so a step reads the cache without gathering it: a prompt is read in a staging slot and
+its keys and values move behind the decoding ones when it is through; a sequence that ends is replaced by the last one.
 """
 
 from collections import deque
@@ -102,7 +102,7 @@ class Scheduler:
     def _chunks(self) -> list[tuple[Sequence, Chunk]]:
         """The next tokens of the prompts on their way in, oldest first, within the step's budget.
 
-        A prompt is always cut at the same places, whatever else is in the step: its states are then the same to the bit.
+        A prompt is always cut at the same places, whatever else is in the step: its states are then the same.
         """
         chunks: list[tuple[Sequence, Chunk]] = []
         start = len(self.decoding)

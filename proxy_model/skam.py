@@ -87,7 +87,7 @@ def top_tokens(logits: Float[Tensor, "B V"], width: int) -> Int[Tensor, "B K"]:
 
     The best tokens lie in the chunks with the best maxima, so only those chunks are searched.
     """
-    num_rows, size = logits.shape
+    size = logits.shape[-1]
     if size <= width * _CHUNK:
         return _largest(logits, width)
     padded = torch.nn.functional.pad(logits, (0, -size % _CHUNK), value=float("-inf")).unflatten(-1, (-1, _CHUNK))

@@ -37,7 +37,7 @@ class ChatTokenizer:
         return text
 
     def apply_chat_template(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation, ready for the assistant's turn. Raises `InvalidParameter` where it is refused."""
+        """Token ids of a conversation, ready for the assistant's turn. Raises `InvalidParameter` if refused."""
         try:
             text: str = self._tokenizer.apply_chat_template(
                 list(messages), chat_template=self.chat_template, tokenize=False, add_generation_prompt=True

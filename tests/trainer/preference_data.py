@@ -1,4 +1,4 @@
-"""Made-up preferences that any sound reward model learns: people like answers with 'yes' and dislike those with 'no'."""
+"""Made-up preferences that any sound reward model learns: 'yes' is liked and 'no' is not."""
 
 import json
 from pathlib import Path

@@ -16,7 +16,7 @@ def tiny_llm() -> FrozenLLM:
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END)  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END)
     config = LlamaConfig(
         vocab_size=len(vocabulary),
         hidden_size=32,

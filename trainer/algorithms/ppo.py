@@ -232,7 +232,7 @@ class _Learner:
     def _step(self, network: nn.Module, loss: Tensor) -> Tensor:
         """One optimiser step on one of the two networks; returns the gradient's norm before clipping."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         return norm

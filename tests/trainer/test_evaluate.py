@@ -1,0 +1,225 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from proxy_model.checkpoint import Checkpoint, write_checkpoint
+from proxy_model.config import PolicyConfig, SkamConfig
+from proxy_model.errors import DataError, FingerprintMismatch, InvalidParameter, UnknownProxy
+from proxy_model.features import DecisionFeatures
+from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.policy import ProxyPolicy
+from proxy_model.registry import ProxyRegistry
+from tests.trainer.preference_data import write_pairs
+from tests.trainer.tiny_llm import tiny_llm
+from trainer.evaluate import SHIPPED_DATA, evaluate
+from trainer.evaluation_config import EvaluationConfig
+from trainer.evaluation_judgement import compare
+from trainer.evaluation_report import EvaluationReport
+from trainer.evaluation_systems import constant_policy, load_systems
+from trainer.rewards.train import train_reward
+from trainer.rewards.training_config import RewardTrainingConfig
+
+SKAM = SkamConfig(top_p=0.95, p_t=0.0005, max_candidates=8)
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def llm() -> FrozenLLM:
+    return tiny_llm()
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    rows = [{"prompt": [{"role": "user", "content": f"q {n}"}], "source": "ab"[n % 2]} for n in range(9)]
+    rows.append({"prompt": [{"role": "user", "content": "x" * 70}], "source": "a"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def reward(tmp_path_factory: pytest.TempPathFactory, llm: FrozenLLM) -> Path:
+    folder = tmp_path_factory.mktemp("reward")
+    config = RewardTrainingConfig(
+        output=folder / "toy", train=(write_pairs(folder / "pairs.jsonl", 20),), taps=(2,), cuts=(16,)
+    )
+    train_reward(config, llm=llm, console=QUIET)
+    return folder / "toy"
+
+
+def checkpoint(llm: FrozenLLM, *, acceptance_bias: float, **fingerprint: str) -> Checkpoint:
+    """A greedy proxy that accepts everything (bias above 0) or refuses whatever it may (below)."""
+    policy = ProxyPolicy(PolicyConfig(llm_hidden_size=llm.hidden_size, hidden_size=4))
+    with torch.no_grad():
+        policy.actor.output.bias.fill_(acceptance_bias)
+    return Checkpoint(policy, SKAM, {**llm.fingerprint, **fingerprint})
+
+
+def write(folder: Path, llm: FrozenLLM, *, acceptance_bias: float) -> str:
+    write_checkpoint(folder, checkpoint(llm, acceptance_bias=acceptance_bias))
+    return str(folder)
+
+
+def run(llm: FrozenLLM, prompts: Path, *systems: str, console: Console = QUIET, **changes: object) -> EvaluationReport:
+    values: dict[str, object] = {
+        "prompts": prompts,
+        "systems": systems,
+        "max_tokens": 12,
+        "max_prompt_tokens": 60,
+        "max_running": 3,
+        "dictionary": (prompts,),
+        "model": "tiny",
+    }
+    return evaluate(EvaluationConfig(**{**values, **changes}), llm=llm, console=console)  # type: ignore[arg-type]
+
+
+def test_a_proxy_that_accepts_everything_ties_with_the_base_everywhere(
+    llm: FrozenLLM, prompts: Path, reward: Path, tmp_path: Path
+) -> None:
+    neutral = write(tmp_path / "neutral", llm, acceptance_bias=2.0)
+
+    base, row = run(llm, prompts, neutral, reward=reward).rows
+
+    score = row.scores["reward"]
+    assert (score.wins, score.ties, score.losses) == (0, 9, 0)
+    assert score.win_rate.estimate == 0.5
+    assert (score.gain.low, score.gain.high) == (0.0, 0.0)
+    assert row.changed_rate == 0.0
+    assert row.accept_rate == 1.0
+    assert row.rejections_per_token == 0.0
+    assert (row.nll, row.length, row.eos_rate) == (base.nll, base.length, base.eos_rate)
+    assert base.accept_rate is None
+    assert base.forced_share is None
+
+
+def test_a_proxy_that_refuses_what_it_may_is_counted_so(llm: FrozenLLM, prompts: Path, tmp_path: Path) -> None:
+    refusing = write(tmp_path / "refusing", llm, acceptance_bias=-2.0)
+
+    base, row = run(llm, prompts, refusing).rows
+
+    assert row.accept_rate == 0.0
+    assert row.rejections_per_token > 0.5
+    assert row.changed_rate == 1.0
+    assert row.nll > base.nll
+    assert row.passes_per_token == 1.0
+
+
+def test_a_random_proxy_takes_the_accept_rate_of_the_proxy_before_it(
+    llm: FrozenLLM, prompts: Path, tmp_path: Path
+) -> None:
+    half = checkpoint(llm, acceptance_bias=0.0)
+    with torch.no_grad():  # accepts by the candidate's first scalar, so in a part of the places
+        half.policy.actor.output.weight.normal_(0, 5, generator=torch.Generator().manual_seed(1))
+    write_checkpoint(tmp_path / "half", half)
+
+    _, proxy, matched, fixed = run(llm, prompts, str(tmp_path / "half"), "random", "random:0.9", max_tokens=40).rows
+
+    assert proxy.accept_rate is not None
+    assert matched.accept_rate is not None
+    assert fixed.accept_rate is not None
+    assert 0.15 < proxy.accept_rate < 0.85
+    assert abs(matched.accept_rate - proxy.accept_rate) < 0.15  # some 300 decisions: deviation at most .03
+    assert abs(fixed.accept_rate - 0.9) < 0.1
+
+
+def test_the_same_seed_gives_the_same_numbers_and_prompts(llm: FrozenLLM, prompts: Path, reward: Path) -> None:
+    def numbers(seed: int) -> list[object]:
+        rows = run(llm, prompts, "random:0.6", seed=seed, num_prompts=4, reward=reward).to_json()["rows"]
+        return [{**row, "tokens_per_second": None} for row in rows]
+
+    assert numbers(1) == numbers(1)
+    assert numbers(1) != numbers(2)
+
+
+def test_a_random_proxy_answers_alike_whatever_runs_beside_it(llm: FrozenLLM, prompts: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "wide", tmp_path / "narrow"
+
+    for output, max_running in zip(outputs, (9, 2), strict=True):
+        run(llm, prompts, "random:0.5", output=output, max_running=max_running)
+
+    wide, narrow = ((output / "answers.jsonl").read_text() for output in outputs)
+    assert wide == narrow
+
+
+def test_prompts_that_are_too_long_or_of_another_source_are_left_out(llm: FrozenLLM, prompts: Path) -> None:
+    report = run(llm, prompts, source="a", num_prompts=0)
+
+    assert (report.num_prompts, report.num_too_long) == (5, 1)
+
+
+def test_files_hold_every_answer_and_the_table(llm: FrozenLLM, prompts: Path, reward: Path, tmp_path: Path) -> None:
+    console = Console(record=True, width=140)
+
+    report = run(llm, prompts, "random:0.5", reward=reward, output=tmp_path / "out", console=console)
+
+    rows = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert len(rows) == 9
+    assert rows[0]["answers"].keys() == {"base", "random:0.5"}
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == json.loads(json.dumps(report.to_json()))
+    markdown = (tmp_path / "out" / "evaluation.md").read_text()
+    assert "| | base | random:0.5 |" in markdown
+    assert f"| reward: mean | {report.rows[0].scores['reward'].mean:.3f} |" in markdown
+    assert "reward: wins" in console.export_text()
+
+
+def test_proxies_are_found_by_name_version_and_alias(llm: FrozenLLM, tmp_path: Path) -> None:
+    registry = ProxyRegistry(tmp_path)
+    for bias in (1.0, 2.0):
+        registry.publish("kind", checkpoint(llm, acceptance_bias=bias))
+
+    _, stable, first, alias = load_systems(("kind", "kind@1", "kind@stable"), tmp_path, llm)
+
+    found = [float(each.policy.actor.output.bias) for each in (stable, first, alias) if each.policy is not None]
+    assert found == [2.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["random:1", "random:x", "random:0", "@1", "kind@", "random"])
+def test_systems_that_make_no_sense_are_refused(name: str, llm: FrozenLLM, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameter, match="systems"):
+        load_systems((name,), tmp_path, llm)
+
+
+def test_an_unknown_proxy_and_one_of_another_llm_are_refused(llm: FrozenLLM, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "other", checkpoint(llm, acceptance_bias=1.0, tokenizer="another"))
+
+    with pytest.raises(UnknownProxy):
+        load_systems(("nobody",), tmp_path / "proxies", llm)
+    with pytest.raises(FingerprintMismatch, match="tokenizer"):
+        load_systems((str(tmp_path / "other"),), tmp_path / "proxies", llm)
+
+
+def test_broken_data_and_taken_outputs_are_refused_before_the_model_is_looked_for(
+    prompts: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{}\n")
+
+    with pytest.raises(DataError, match="line 1"):
+        evaluate(EvaluationConfig(prompts=broken, systems=(), model="/nowhere"), console=QUIET)
+    with pytest.raises(InvalidParameter, match="output"):
+        evaluate(EvaluationConfig(prompts=prompts, systems=(), model="/nowhere", output=tmp_path), console=QUIET)
+
+
+def test_gain_is_in_deviations_of_the_base_and_wins_are_by_prompt() -> None:
+    base = torch.tensor([0.0, 2.0, 4.0])  # deviation 2
+    scores = torch.tensor([1.0, 2.0, 3.0])
+
+    row = compare(scores + 1, base, seed=0)
+
+    assert row.gain.estimate == pytest.approx(0.5)
+    assert (row.wins, row.ties, row.losses) == (2, 1, 0)
+
+
+def test_a_constant_policy_accepts_with_one_probability_whatever_it_sees() -> None:
+    policy = constant_policy(5, 0.7)
+
+    noise = torch.randn(6, 5), torch.randn(6, 5), torch.randn(6, 4)
+    logits = policy.accept_logits(DecisionFeatures(*noise))
+    assert torch.allclose(logits.sigmoid(), torch.full((6,), 0.7))
+
+
+def test_the_default_dictionary_is_there() -> None:
+    assert len(list(SHIPPED_DATA.glob("*.jsonl.gz"))) >= 10
