@@ -43,10 +43,13 @@ def signature(folder: Path) -> Signature:
 
 
 def _look_at(registry: ProxyRegistry, name: str) -> Published:
-    versions = {version: signature(registry.root / name / str(version)) for version in registry.versions(name)}
+    """Aliases first: a version is in its place before an alias names it, so whatever they name is then listed."""
+    aliases: dict[str, int] | None
     try:
-        return Published(dict(registry.aliases(name).versions), "", versions)
+        aliases, problem = dict(registry.aliases(name).versions), ""
     except UnknownProxy:
-        return Published({}, "", versions)
+        aliases, problem = {}, ""
     except BadCheckpoint as error:
-        return Published(None, error.reason, versions)
+        aliases, problem = None, error.reason
+    versions = {version: signature(registry.root / name / str(version)) for version in registry.versions(name)}
+    return Published(aliases, problem, versions)

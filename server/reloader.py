@@ -29,12 +29,20 @@ _UNREADABLE = "unreadable"
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    error: BadCheckpoint
+    """Words, not the exception: that would keep everything alive that its traceback has seen, and grow when raised."""
+
+    reason: str
+    detail: str
     signature: Signature
     at: float
 
+    @property
+    def error(self) -> BadCheckpoint:
+        """To be raised once."""
+        return BadCheckpoint(self.reason, self.detail)
+
     def holds(self, current: Signature) -> bool:
-        is_old = self.error.reason == _UNREADABLE and time.monotonic() - self.at > _RETRY_SECONDS
+        is_old = self.reason == _UNREADABLE and time.monotonic() - self.at > _RETRY_SECONDS
         return self.signature == current and not is_old
 
 
@@ -167,7 +175,7 @@ class Reloader:
         return checkpoint
 
     def _refuse(self, ref: ProxyRef, current: Signature, error: BadCheckpoint) -> BadCheckpoint:
-        self._refused[ref] = _Refusal(error, current, time.monotonic())
+        self._refused[ref] = _Refusal(error.reason, error.detail, current, time.monotonic())
         self._metrics.reload(error.reason)
         extra = {"proxy": ref.name, "version": ref.version, "reason": error.reason, "detail": error.detail}
         logger.warning("a proxy was refused", extra=extra)

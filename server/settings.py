@@ -8,7 +8,7 @@ import difflib
 import ipaddress
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -131,6 +131,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def setting_names() -> list[str]:
+    """Every field of `Settings`."""
+    return [field.name for field in fields(Settings)]
 
 
 def _parsed(name: str, text: str, kind: Any) -> Any:

@@ -61,7 +61,7 @@ def start(llm_folder: Path, home: Path) -> Iterator[StartServer]:
 
 @pytest.fixture(scope="module")
 def server(start: StartServer, publisher: RankPublisher) -> ServerProcess:
-    """With default settings, no keys, and version 1 of `helpful` and of `harmless`: one rejection per token each."""
+    """Without keys, and with version 1 of `helpful` and of `harmless`: one rejection per token each."""
     publisher.publish()
     RankPublisher(publisher.root, publisher.aside, publisher.llm, name="harmless").publish()
-    return start()
+    return start("--max-context", "1024")

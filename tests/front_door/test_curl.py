@@ -29,7 +29,7 @@ def blocks(language: str, containing: str) -> list[str]:
 
 def curl_lines() -> list[str]:
     """The README's curl commands to /v1, continuation lines joined."""
-    lines = "\n".join(blocks("(?:bash|sh|shell|console)", "curl ")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks("(?:sh|bash|console)", "curl ")).replace("\\\n", " ").splitlines()
     return [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?curl .*/v1/", line)]
 
 

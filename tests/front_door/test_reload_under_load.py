@@ -93,7 +93,9 @@ def test_no_answer_fails_or_is_mixed(seasons: list[Season], server: ServerProces
         for answer in season.heard:
             assert_is_of_one_version(answer, texts)
     num_answers = sum(len(season.heard) for season in seasons)
-    assert server.metric("proxy_requests_total") == server.metric("request_success_total") == num_answers
+    assert server.metric("request_success_total") == num_answers
+    assert server.metric("http_requests_total", route="/v1/chat/completions", status="200") == num_answers
+    assert server.metric("http_requests_total", route="/v1/chat/completions") == num_answers
 
 
 def assert_is_of_one_version(answer: Heard, texts: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from proxy_model.features import DecisionFeatures
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from proxy_model.registry import ProxyRegistry
+from tests.conftest import steering_policy
 from tests.trainer.preference_data import write_pairs
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.evaluate import SHIPPED_DATA, evaluate
@@ -110,9 +111,7 @@ def test_a_proxy_that_refuses_what_it_may_is_counted_so(llm: FrozenLLM, prompts:
 def test_a_random_proxy_takes_the_accept_rate_of_the_proxy_before_it(
     llm: FrozenLLM, prompts: Path, tmp_path: Path
 ) -> None:
-    half = checkpoint(llm, acceptance_bias=0.0)
-    with torch.no_grad():  # accepts by the candidate's first scalar, so in a part of the places
-        half.policy.actor.output.weight.normal_(0, 5, generator=torch.Generator().manual_seed(1))
+    half = Checkpoint(steering_policy(llm, seed=6, bias=2.0), SKAM, dict(llm.fingerprint))
     write_checkpoint(tmp_path / "half", half)
 
     _, proxy, matched, fixed = run(llm, prompts, str(tmp_path / "half"), "random", "random:0.9", max_tokens=40).rows
@@ -120,7 +119,7 @@ def test_a_random_proxy_takes_the_accept_rate_of_the_proxy_before_it(
     assert proxy.accept_rate is not None
     assert matched.accept_rate is not None
     assert fixed.accept_rate is not None
-    assert 0.15 < proxy.accept_rate < 0.85
+    assert 0.3 < proxy.accept_rate < 0.6
     assert abs(matched.accept_rate - proxy.accept_rate) < 0.15  # some 300 decisions: deviation at most .03
     assert abs(fixed.accept_rate - 0.9) < 0.1
 
@@ -172,7 +171,7 @@ def test_proxies_are_found_by_name_version_and_alias(llm: FrozenLLM, tmp_path: P
 
     _, stable, first, alias = load_systems(("kind", "kind@1", "kind@stable"), tmp_path, llm)
 
-    found = [float(each.policy.actor.output.bias) for each in (stable, first, alias) if each.policy is not None]
+    found = [each.policy.actor.output.bias.item() for each in (stable, first, alias) if each.policy is not None]
     assert found == [2.0, 1.0, 2.0]
 
 
