@@ -4,7 +4,6 @@ import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 
 import httpx
@@ -18,6 +17,7 @@ from cli.remote_speaker import NoAnswer, RemoteSpeaker
 from cli.serve import serve
 from cli.train import make_config
 from proxy_model.bank import ProxyRef
+from proxy_model.config import SkamConfig
 from proxy_model.engine import Engine, EngineConfig
 from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
@@ -108,7 +108,7 @@ def test_a_broken_line_of_data_is_named_before_anything_is_loaded(
 
 
 def test_every_setting_of_the_server_but_its_secrets_is_a_flag() -> None:
-    assert set(inspect.signature(serve).parameters) == {each.name for each in fields(Settings)} - {
+    assert set(inspect.signature(serve).parameters) == {field.name for field in dataclasses.fields(Settings)} - {
         "api_keys",
         "admin_key",
     }
@@ -173,6 +173,7 @@ def test_flags_win_over_the_file_and_assignments_over_both(tmp_path: Path, regis
     assert (config.seed, config.proxy, config.ppo.epochs, config.ppo.minibatches) == (7, "calm", 5, 3)
     assert (config.shape.features, config.shaping.shuffle) == ("both", True)
     assert config.registry_folder == registry.root
+    assert make_config(settings, {**flags, "registry": Path("other")}, []).registry_folder == Path("other")
 
 
 @pytest.mark.parametrize("assignment", ["epochs", "ppo.epoch=3", "pppo.epochs=3", "seed.x=1", "ppo.epochs=many", "=1"])
@@ -228,13 +229,15 @@ def test_a_local_answer_is_the_engine_s(small_llm: FrozenLLM, is_steered: bool) 
     engine = Engine(small_llm, EngineConfig(max_running=1, max_context=128))
     proxy = ProxyRef("calm", 3) if is_steered else None
     if proxy is not None:
-        engine.load_proxy(proxy, steering_policy(small_llm), small_checkpoint(1).skam)
+        engine.load_proxy(proxy, steering_policy(small_llm), SkamConfig(p_t=0.0, top_p=0.95))
     prompt = tuple(small_llm.tokenizer.apply_chat_template(QUESTION))
     request = GenerationRequest(id="alone", prompt_token_ids=prompt, params=SamplingParams(max_tokens=12), proxy=proxy)
     (expected,) = engine.generate([request])
+    assert (expected.usage.rejected > 0) == is_steered
 
     speaker = LocalSpeaker(engine, proxy, OPTIONS)
 
     assert "".join(speaker.answer(QUESTION)) == expected.text
     assert speaker.note.startswith("[calm@3, " if is_steered else "[the LLM alone, ")
     assert f"{expected.usage.completion_tokens} tokens" in speaker.note
+    assert not is_steered or f"{expected.usage.rejected} rejected" in speaker.note

@@ -15,10 +15,10 @@ from tests.front_door.crowd import PROMPT, Heard, crowd
 from tests.front_door.rank_proxies import RankPublisher, expected_texts, rank_of
 from tests.front_door.server_process import ServerProcess, eventually
 
-pytestmark = pytest.mark.timeout(6000)
+pytestmark = pytest.mark.timeout(1200)
 
-NUM_CLIENTS = int(__import__("os").environ.get("NC", 64))
-NUM_GOOD = NUM_BAD = int(__import__("os").environ.get("NG", 50))
+NUM_CLIENTS = 64
+NUM_GOOD = NUM_BAD = 50
 LENGTH = 20
 
 WIDTH = 1024
@@ -151,22 +151,3 @@ def test_memory_is_flat(seasons: list[Season]) -> None:
     first, second = (season.rss_bytes for season in seasons)
 
     assert second - first < MAX_GROWTH_BYTES
-
-
-def test_zz_show(seasons: list[Season], server: ServerProcess) -> None:
-    for s in seasons:
-        print(
-            len(s.heard),
-            "answers",
-            len({a.version for a in s.heard}),
-            "versions",
-            "takeover",
-            sorted(s.takeover_seconds)[len(s.good) // 2],
-            max(s.takeover_seconds),
-            "loaded",
-            s.max_loaded,
-            "rss",
-            s.rss_bytes / 1e6,
-            "cpu",
-            server.metric("process_cpu_seconds_total"),
-        )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch import Tensor
+from transformers import BertModel
 
 from proxy_model.errors import BadCheckpoint, DataError, FingerprintMismatch, InvalidParameter, ModelUnavailable
 from tests.trainer.preference_data import write_pairs
@@ -18,7 +19,7 @@ from trainer.rewards.fit_frozen_head import default_taps
 from trainer.rewards.frozen_features import FrozenFeatures
 from trainer.rewards.linear_head import fit_head
 from trainer.rewards.report import Accuracy, correlation
-from trainer.rewards.sentence_features import SentenceFeatures
+from trainer.rewards.sentence_features import SentenceEncoder, SentenceFeatures
 from trainer.rewards.sentence_source import find_encoder
 from trainer.rewards.train import train_reward
 from trainer.rewards.training_config import RewardTrainingConfig
@@ -330,14 +331,24 @@ def test_a_flipped_byte_is_refused(head_folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_encoder_is_run_no_further_than_its_last_tap(encoder: Path) -> None:
-    from trainer.rewards.sentence_features import SentenceEncoder
-
     shallow = SentenceEncoder(encoder, SentenceFeatures(taps=(1,)))
 
     whole = SentenceEncoder(encoder, SentenceFeatures(taps=(1, 3)))
     one, both = next(shallow.read([(USER, "yes 7")], 90)), next(whole.read([(USER, "yes 7")], 90))
     assert len(shallow._model.encoder.layer) == 1
     assert torch.allclose(one, both[:16], atol=1e-6)
+
+
+def test_an_answer_read_after_its_prompt_is_the_mean_of_the_answers_states_alone(encoder: Path) -> None:
+    reader = SentenceEncoder(encoder, SentenceFeatures(taps=(3,), with_prompt=True))
+
+    read = next(reader.read([(USER, "yes 7")], 90))
+
+    encoded = reader._tokenizer("Is 7 fine?", "yes 7", return_tensors="pt")
+    states = BertModel.from_pretrained(encoder)(**encoded).last_hidden_state[0].detach()
+    assert encoded["token_type_ids"][0].tolist() == [0] * 6 + [1] * 3  # the answer's part ends with its separator
+    assert torch.allclose(read[16:], states[6:].mean(dim=0), atol=1e-5)
+    assert not torch.allclose(read[16:], read[:16], atol=1e-2)
 
 
 def test_a_folder_without_an_encoder_says_what_is_missing(tmp_path: Path) -> None:
