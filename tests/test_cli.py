@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from cli.chat import ChatOptions
-from cli.evaluate import evaluate
 from cli.local_speaker import LocalSpeaker
 from cli.main import main
 from cli.remote_speaker import NoAnswer, RemoteSpeaker
@@ -114,10 +113,69 @@ def test_every_setting_of_the_server_but_its_secrets_is_a_flag() -> None:
     }
 
 
-def test_every_setting_of_an_evaluation_is_a_flag() -> None:
-    settings = {field.name for field in dataclasses.fields(EvaluationConfig)}
+def test_every_flag_of_an_evaluation_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[EvaluationConfig] = []
+    monkeypatch.setattr("trainer.evaluate.evaluate", lambda config, console: seen.append(config))
+    file = tmp_path / "rows.jsonl"
+    file.touch()
+    expected = EvaluationConfig(
+        prompts=file,
+        systems=("calm@2", "random"),
+        reward=tmp_path,
+        judges=(tmp_path, tmp_path.parent),
+        output=tmp_path / "out",
+        model="some/llm",
+        registry=tmp_path / "proxies",
+        encoder=file,
+        source="hh",
+        num_prompts=11,
+        max_tokens=12,
+        max_prompt_tokens=13,
+        max_running=14,
+        dictionary=(file,),
+        seed=15,
+    )
+    default = EvaluationConfig(prompts=file, systems=())
+    given = {field.name: getattr(expected, field.name) for field in dataclasses.fields(EvaluationConfig)}
+    assert all(value != getattr(default, name) for name, value in given.items() if name != "prompts")
 
-    assert {"judges" if name == "judge" else name for name in inspect.signature(evaluate).parameters} == settings
+    assert main(["evaluate", *given.pop("systems"), *flags_of(given)]) == 0
+
+    assert seen == [expected]
+
+
+def test_every_flag_of_a_reward_model_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr("trainer.rewards.train.train_reward", lambda config, console: seen.append(config))
+    file = tmp_path / "rows.jsonl"
+    file.touch()
+    given: dict[str, object] = {
+        "output": tmp_path / "head",
+        "train": (file, file),
+        "test": (file,),
+        "kind": "sentence_judge",
+        "half": "judge",
+        "model": "some/llm",
+        "encoder": file,
+        "taps": (3, 5),
+        "length_control": 0.25,
+        "max_pairs": 11,
+        "seed": 12,
+    }
+
+    assert main(["reward", *flags_of(given)]) == 0
+
+    (config,) = seen
+    assert {name: getattr(config, name) for name in given} == given
+
+
+def flags_of(settings: Mapping[str, object]) -> list[str]:
+    """`settings` as a person would type them: a flag of several values is repeated."""
+    flags = []
+    for name, value in settings.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            flags += [f"--{'judge' if name == 'judges' else name.replace('_', '-')}", str(one)]
+    return flags
 
 
 def test_proxies_are_listed_with_what_is_stable(registry: ProxyRegistry, capsys: pytest.CaptureFixture[str]) -> None:

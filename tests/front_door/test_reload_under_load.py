@@ -1,6 +1,5 @@
 """64 clients stream through the OpenAI SDK while 50 good versions and 50 bad ones are published; and once more."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,7 +36,6 @@ class Season:
     bad: dict[int, str] = field(default_factory=dict)
     """Version and the reason for which it must be refused."""
 
-    takeover_seconds: list[float] = field(default_factory=list)
     max_loaded: int = 0
     rss_bytes: float = 0.0
     """Of the idle server, at the end."""
@@ -68,9 +66,7 @@ def run_season(server: ServerProcess, publisher: RankPublisher) -> Season:
     def publish() -> None:
         for corrupt, reason in islice(cycle(CORRUPTIONS.items()), NUM_BAD):
             version = publisher.publish()
-            began = time.monotonic()
             eventually(lambda version=version: serves(version), f"version {version}")  # type: ignore[misc]
-            season.takeover_seconds.append(time.monotonic() - began)
             season.good.append(version)
             season.bad[publisher.publish_bad(corrupt)] = reason
 
