@@ -1,5 +1,6 @@
 """The demo LLM behind a server that is started without naming one, as `make serve` does."""
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from proxy_model.paths import models_root, proxies_root
 from tests.front_door.crowd import PROMPT
 from tests.front_door.rank_proxies import RankPublisher, expected_texts
 from tests.front_door.server_process import ServerProcess, start_server
+from tests.front_door.test_curl import curl_lines, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -67,3 +69,22 @@ def test_a_stream_is_what_the_decode_loop_says(
     stream = client.chat.completions.create(model=f"{DEFAULT_LLM}:{name}", stream=True, **fields)
 
     assert "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices) == texts[rank]
+
+
+@pytest.mark.parametrize("command", curl_lines())
+def test_every_curl_line_of_the_readme_is_answered_by_the_proxy_that_it_names(
+    command: str, server: ServerProcess
+) -> None:
+    answer = json.loads(run(command, server))
+
+    name = answer["model"].partition(":")[2]
+    assert answer["choices"][0]["message"]["content"]
+    assert answer["system_fingerprint"].endswith(f":{name}" if name == "base" else f":{name}@1")
+
+
+@pytest.mark.parametrize("name", ["helpful", "harmless"])
+def test_the_demo_proxies_are_there_and_steer(client: openai.OpenAI, texts: Sequence[str], name: str) -> None:
+    answer = client.chat.completions.create(model=f"{DEFAULT_LLM}:{name}", messages=MESSAGES, max_tokens=LENGTH)
+
+    assert (answer.model_extra or {})["proxy"]["rejections"] > 0
+    assert answer.choices[0].message.content != texts[0]
