@@ -70,7 +70,7 @@ def _engine_builder(settings: Settings) -> Callable[[], Engine]:
 def _announce(service: Service, url: str) -> None:
     serving = service.serving()
     body = json.dumps({"model": serving.llm.name, "messages": [{"role": "user", "content": "How do I stay calm?"}]})
-    key = " -H 'authorization: Bearer '$PROXY_RLHF_API_KEY" if service.keys else ""
+    key = " -H 'authorization: Bearer '$OPENAI_API_KEY" if service.keys else ""
     models = [serving.llm.name, *(f"{serving.llm.name}:{name}" for name in serving.reloader.table.names())]
     print(f"proxy-rlhf: ready on {url}\n  models: {', '.join(models)}, {serving.llm.name}:base")
     if not service.keys:

@@ -107,7 +107,7 @@ class _Watcher:
             self._console.print(f"warning: {warning}", style="yellow")
         try:
             answer = ask(self._client, PROXY)
-        except httpx.HTTPStatusError:  # 404 until the first version is out
+        except httpx.HTTPError:  # 404 until the first version is out; a server that is gone does not end the training
             return
         if answer.proxy != self._seen:
             self._seen = answer.proxy
