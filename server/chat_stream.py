@@ -4,15 +4,15 @@ import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from server.chat_answer import total_usage
-from server.chat_run import ChatRun, deltas
 from server.choice import GrowingChoice, Step
 from server.errors import ApiError
-from server.schemas.chat_response import ChatChunk, ChunkChoice, ChunkDelta, ChunkProxy, Logprobs
+from server.run import Run, deltas
+from server.schemas.chat_response import ChatChunk, ChunkChoice, ChunkDelta, Logprobs
+from server.schemas.report import ChunkProxy
 from server.sse import DONE, event
 
 
-async def stream_answer(run: ChatRun) -> AsyncGenerator[bytes]:
+async def stream_answer(run: Run) -> AsyncGenerator[bytes]:
     """The events of a stream; one that breaks ends with an error event."""
     choices = [GrowingChoice(index) for index in range(len(run.answers))]
     try:
@@ -26,22 +26,22 @@ async def stream_answer(run: ChatRun) -> AsyncGenerator[bytes]:
                 yield _chunk(run, _spoken(run, choice, step))
             if choice.finish_reason is not None:
                 yield _chunk(run, _finished(run, choice), proxy=run.report(choices))
-        if _includes_usage(run):
-            yield _chunk(run, None, usage=total_usage(choices), proxy=run.report(choices))
+        if run.order.includes_usage:
+            yield _chunk(run, None, usage=run.usage(choices), proxy=run.report(choices))
     except ApiError as error:
         yield event(json.dumps(error.envelope()))
     yield DONE
 
 
-def _spoken(run: ChatRun, choice: GrowingChoice, step: Step) -> ChunkChoice:
-    logprobs = Logprobs(content=step.logprobs, refusal=None) if run.chat.logprobs else None
+def _spoken(run: Run, choice: GrowingChoice, step: Step) -> ChunkChoice:
+    logprobs = Logprobs(content=step.logprobs, refusal=None) if run.order.top_logprobs is not None else None
     spoken = ChunkChoice(index=choice.index, delta=ChunkDelta(content=step.text), logprobs=logprobs, finish_reason=None)
     if step.decisions:
         spoken.proxy = ChunkProxy(decisions=step.decisions)
     return spoken
 
 
-def _finished(run: ChatRun, choice: GrowingChoice) -> ChunkChoice:
+def _finished(run: Run, choice: GrowingChoice) -> ChunkChoice:
     """Carries no content: a client may look at the finish reason alone."""
     finished = ChunkChoice(index=choice.index, delta=ChunkDelta(), logprobs=None, finish_reason=choice.finish_reason)
     if run.proxy is not None:
@@ -49,11 +49,7 @@ def _finished(run: ChatRun, choice: GrowingChoice) -> ChunkChoice:
     return finished
 
 
-def _includes_usage(run: ChatRun) -> bool:
-    return run.chat.stream_options is not None and run.chat.stream_options.include_usage
-
-
-def _chunk(run: ChatRun, choice: ChunkChoice | None, **last: Any) -> bytes:
+def _chunk(run: Run, choice: ChunkChoice | None, **last: Any) -> bytes:
     """One event; `usage` is null in all chunks but the last one when it was asked for, and absent when it was not."""
     chunk = ChatChunk(
         id=run.id,
@@ -62,6 +58,6 @@ def _chunk(run: ChatRun, choice: ChunkChoice | None, **last: Any) -> bytes:
         model=run.model,
         system_fingerprint=run.system_fingerprint,
         choices=[] if choice is None else [choice],
-        **({"usage": None} if _includes_usage(run) else {}) | last,
+        **({"usage": None} if run.order.includes_usage else {}) | last,
     )
     return event(chunk.model_dump_json(exclude_unset=True))

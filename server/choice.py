@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from proxy_model.request import Delta, PositionDecisions
 from proxy_model.request import Usage as EngineUsage
 from server.errors import ApiError, internal
-from server.schemas.chat_response import Candidate, ChoiceProxy, FinishReason, Position, TokenLogprob
+from server.schemas.chat_response import TokenLogprob
+from server.schemas.report import Candidate, ChoiceProxy, FinishReason, Position
 from server.token_text import TokenTexts
 
 

@@ -21,7 +21,6 @@ _PARAM_OF = {
     "p_t": "proxy.p_t",
     "skam_temperature": "proxy.temperature",
     "skam_top_p": "proxy.top_p",
-    "prompt": "messages",
 }
 """Names of the core's parameters where the API spells them otherwise."""
 
@@ -69,13 +68,14 @@ def retry_after(seconds: float) -> dict[str, str]:
     return {"retry-after": str(max(1, math.ceil(seconds)))}
 
 
-def to_api_error(error: ProxyRlhfError) -> ApiError:
-    """What a deliberate error of the core means to a client."""
+def to_api_error(error: ProxyRlhfError, prompt_field: str = "messages") -> ApiError:
+    """What a deliberate error of the core means to a client, who gave the prompt in `prompt_field`."""
     match error:
         case PromptTooLong():
-            return invalid(str(error), param="messages", code="context_length_exceeded")
+            message = str(error).replace("the messages", f"the {prompt_field}")
+            return invalid(message, param=prompt_field, code="context_length_exceeded")
         case InvalidParameter():
-            param = _PARAM_OF.get(error.name, error.name)
+            param = prompt_field if error.name == "prompt" else _PARAM_OF.get(error.name, error.name)
             return invalid(f"Invalid value for '{param}': must be {error.allowed}.", param=param)
         case EngineFull():
             message = f"The server is overloaded: {error}. Please retry later."

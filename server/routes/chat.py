@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request, Response
 
 from server.body import read_body
+from server.chat import start_chat
 from server.chat_answer import whole_answer
-from server.chat_run import start_chat
 from server.chat_stream import stream_answer
 from server.dependencies import ApiKey, ServiceDep
 from server.openapi import json_body

@@ -1,4 +1,4 @@
-"""A chat request that the engine has taken: its identity, its exact proxy and its running answers."""
+"""A request that the engine has taken: its identity, its exact proxy and its running answers."""
 
 import asyncio
 import time
@@ -13,17 +13,17 @@ from proxy_model.request import Delta
 from server import translate
 from server.backends.protocol import Answer
 from server.choice import GrowingChoice
-from server.errors import ApiError, model_not_found
+from server.errors import ApiError, model_not_found, to_api_error
 from server.ignored import HEADER, ignored_fields, require_none
 from server.model_name import BASE, ModelName, parse_model_name
-from server.schemas.chat_request import ChatRequest
-from server.schemas.chat_response import ProxyReport
-from server.schemas.messages import to_template
+from server.order import Order, Prompt
+from server.schemas.generation import GenerationBody
+from server.schemas.report import PromptTokensDetails, ProxyReport, Usage
 from server.service import Service, Serving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRun:
+class Run:
     """One HTTP request's answers; close it, whatever happens."""
 
     id: str
@@ -31,9 +31,11 @@ class ChatRun:
     model: str
     system_fingerprint: str
     proxy: ProxyRef | None
-    chat: ChatRequest
+    order: Order
+    prompts: tuple[Prompt, ...]
     headers: dict[str, str]
     answers: tuple[Answer, ...]
+    """`order.num_choices` to the first prompt, then to the second, and so on."""
 
     async def aclose(self) -> None:
         """Abort what has not ended."""
@@ -52,29 +54,41 @@ class ChatRun:
             forced=sum(choice.num_forced for choice in choices),
         )
 
+    def usage(self, choices: Sequence[GrowingChoice]) -> Usage:
+        """A prompt counts once, whatever `n` is."""
+        num_prompt = sum(len(prompt.token_ids) for prompt in self.prompts)
+        num_completion = sum(choice.usage.completion_tokens for choice in choices if choice.usage is not None)
+        return Usage(
+            prompt_tokens=num_prompt,
+            completion_tokens=num_completion,
+            total_tokens=num_prompt + num_completion,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=0),
+        )
 
-async def start_chat(service: Service, chat: ChatRequest) -> ChatRun:
+
+async def start_run(service: Service, order: Order) -> Run:
     """Check, tokenize, name the exact proxy, and queue. Raises `ApiError` and the core's errors; nothing runs then."""
-    serving = service.serving()
-    translate.check(chat, serving.llm, service.backend.capabilities, service.settings.max_choices)
-    name = _model_name(chat, serving)
-    proxy = await _proxy(chat, name, serving, service)
-    ignored = ignored_fields(chat, has_proxy=proxy is not None)
+    serving, body = service.serving(), order.body
+    translate.check(body, serving.llm, service.backend.capabilities, service.settings.max_choices)
+    name = _model_name(body, serving)
+    proxy = await _proxy(body, name, serving, service)
+    ignored = ignored_fields(body, has_proxy=proxy is not None)
     if service.settings.strict:
         require_none(ignored)
-    prompt = await service.backend.tokenize([to_template(message) for message in chat.messages])
-    proxy = await _proxy(chat, name, serving, service)
-    answer_id = f"chatcmpl-{uuid.uuid4().hex}"
-    requests = translate.engine_requests(chat, answer_id, prompt, proxy, serving.llm.max_context)
+    prompts = tuple(await order.tokenize())
+    proxy = await _proxy(body, name, serving, service)
+    run_id = f"{order.id_prefix}-{uuid.uuid4().hex}"
+    requests = translate.engine_requests(order, run_id, prompts, proxy, serving.llm.max_context)
     # No await between naming the version and queueing: a version is unloaded only behind what was queued before.
     answers = tuple(service.backend.generate(request) for request in requests)
-    run = ChatRun(
-        id=answer_id,
+    run = Run(
+        id=run_id,
         created=int(time.time()),
-        model=chat.model,
+        model=body.model,
         system_fingerprint=f"{serving.fingerprint}:{BASE if proxy is None else proxy}",
         proxy=proxy,
-        chat=chat,
+        order=order,
+        prompts=prompts,
         headers={HEADER: ",".join(ignored)} if ignored else {},
         answers=answers,
     )
@@ -82,7 +96,7 @@ async def start_chat(service: Service, chat: ChatRequest) -> ChatRun:
     return run
 
 
-async def deltas(run: ChatRun) -> AsyncGenerator[tuple[int, Delta]]:
+async def deltas(run: Run) -> AsyncGenerator[tuple[int, Delta]]:
     """Every answer's deltas as they come, with the index of their choice."""
     if len(run.answers) == 1:
         async for delta in run.answers[0]:
@@ -109,14 +123,14 @@ async def _interleaved(answers: Sequence[Answer]) -> AsyncGenerator[tuple[int, D
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-def _model_name(chat: ChatRequest, serving: Serving) -> ModelName:
-    if chat.proxy is not None and not chat.proxy.enabled:
-        parse_model_name(chat.model, serving.llm.name)
+def _model_name(body: GenerationBody, serving: Serving) -> ModelName:
+    if body.proxy is not None and not body.proxy.enabled:
+        parse_model_name(body.model, serving.llm.name)
         return ModelName(BASE)
-    return parse_model_name(chat.model, serving.llm.name)
+    return parse_model_name(body.model, serving.llm.name)
 
 
-async def _proxy(chat: ChatRequest, name: ModelName, serving: Serving, service: Service) -> ProxyRef | None:
+async def _proxy(body: GenerationBody, name: ModelName, serving: Serving, service: Service) -> ProxyRef | None:
     """The version that answers, loaded; None for the LLM alone. Does not yield when it is loaded."""
     if name.is_base:
         return None
@@ -128,14 +142,14 @@ async def _proxy(chat: ChatRequest, name: ModelName, serving: Serving, service: 
         ref = table.resolve(name.proxy, name.version)
         await serving.reloader.obtain(ref)
     except UnknownProxy as error:
-        raise model_not_found(chat.model) from error
+        raise model_not_found(body.model) from error
     except BadCheckpoint as error:
-        message = f"The model `{chat.model[:200]}` cannot be served: its checkpoint was refused ({error.reason})."
+        message = f"The model `{body.model[:200]}` cannot be served: its checkpoint was refused ({error.reason})."
         raise ApiError(404, message, "model_not_found", "model") from error
     return ref
 
 
-async def _admitted(run: ChatRun, service: Service) -> None:
+async def _admitted(run: Run, service: Service) -> None:
     """Wait until the engine has every answer; if it refuses one, none runs."""
     try:
         for answer in run.answers:
@@ -146,4 +160,5 @@ async def _admitted(run: ChatRun, service: Service) -> None:
             service.metrics.reject_admission("queue_full")
         elif isinstance(error, PromptTooLong):
             service.metrics.reject_admission("context_length")
+            raise to_api_error(error, prompt_field=run.order.prompt_field) from error
         raise

@@ -1,0 +1,53 @@
+"""What a conversation orders from the engine, and what would break its callers."""
+
+from server.errors import ApiError, invalid
+from server.order import Order, Prompt
+from server.run import Run, start_run
+from server.schemas.chat_request import ChatRequest
+from server.schemas.messages import to_template
+from server.service import Service
+
+
+async def start_chat(service: Service, chat: ChatRequest) -> Run:
+    """Queue the answers. Raises `ApiError` and the core's errors; nothing runs then."""
+    _check(chat)
+
+    async def tokenize() -> list[Prompt]:
+        return [Prompt(await service.backend.tokenize([to_template(message) for message in chat.messages]))]
+
+    order = Order(
+        body=chat,
+        id_prefix="chatcmpl",
+        prompt_field="messages",
+        tokenize=tokenize,
+        num_choices=chat.n or 1,
+        max_tokens=chat.max_completion_tokens or chat.max_tokens,
+        top_logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+    )
+    return await start_run(service, order)
+
+
+def _check(chat: ChatRequest) -> None:
+    if chat.top_logprobs and not chat.logprobs:
+        raise invalid("The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.", param="top_logprobs")
+    both = (chat.max_tokens, chat.max_completion_tokens)
+    if None not in both and both[0] != both[1]:
+        raise invalid("Set 'max_completion_tokens' or 'max_tokens', not both.", param="max_tokens")
+    _refuse_breaking(chat)
+
+
+def _refuse_breaking(chat: ChatRequest) -> None:
+    """A caller that asked for tools or JSON cannot go on with plain text."""
+    if chat.tools:
+        raise _unsupported("tools")
+    if chat.functions:
+        raise _unsupported("functions")
+    if chat.response_format is not None and chat.response_format.type != "text":
+        raise _unsupported("response_format", f" of type '{chat.response_format.type}'")
+    for index, message in enumerate(chat.messages):
+        if message.role == "assistant" and message.tool_calls:
+            raise _unsupported(f"messages[{index}].tool_calls")
+
+
+def _unsupported(param: str, what: str = "") -> ApiError:
+    return invalid(f"'{param}'{what} is not supported by this model.", param=param, code="unsupported_value")

@@ -1,0 +1,48 @@
+"""What one HTTP request orders from the engine, whichever endpoint took it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from server.schemas.generation import GenerationBody
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What answers continue."""
+
+    token_ids: tuple[int, ...]
+    pieces: tuple[str, ...] = ()
+    """The text of each token, when the answer repeats the prompt; they join to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """`num_choices` answers to each of some prompts."""
+
+    body: GenerationBody
+    id_prefix: str
+    """What ids of this endpoint's answers begin with."""
+
+    prompt_field: str
+    """The field that errors about the prompt name."""
+
+    tokenize: Callable[[], Awaitable[Sequence[Prompt]]]
+    """Makes the prompts; raises `ApiError` and `InvalidParameter`."""
+
+    num_choices: int = 1
+    max_tokens: int | None = None
+    """None: as many as fit."""
+
+    top_logprobs: int | None = None
+    """None: no log-probabilities."""
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether a stream ends with a chunk of totals."""
+        options = self.body.stream_options
+        return options is not None and options.include_usage
+
+    @property
+    def wants_decisions(self) -> bool:
+        """Whether the answer lists the proxy's candidates."""
+        return self.body.proxy is not None and self.body.proxy.return_decisions
