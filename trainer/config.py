@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 
 from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
 from proxy_model.errors import InvalidParameter
+from trainer.baselines import Baseline
 
 Penalty = Literal["gap", "action_kl", "token_kl", "none"]
 RatioLevel = Literal["position", "decision"]
@@ -51,6 +52,9 @@ class RolloutConfig:
     """How answers are gathered."""
 
     prompts_per_iteration: int = 48
+    responses_per_prompt: int = 1
+    """Answers to each prompt of an iteration; from 2 on they can be one another's baseline."""
+
     max_tokens: int = 64
     """Length at which an answer is cut, in tokens."""
 
@@ -62,6 +66,7 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         _require(self.prompts_per_iteration >= 2, "prompts_per_iteration", self.prompts_per_iteration, "at least 2")
+        _require(self.responses_per_prompt >= 1, "responses_per_prompt", self.responses_per_prompt, "at least 1")
         _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
         _require(self.max_prompt_tokens >= 1, "max_prompt_tokens", self.max_prompt_tokens, "at least 1")
         _require(self.max_running >= 1, "max_running", self.max_running, "at least 1")
@@ -73,6 +78,9 @@ class RewardConfig:
 
     clip: float = 5.0
     """Bound on the normalised score, in running deviations; PPO-max also tried .3 and .8. 0 switches it off."""
+
+    baseline: Baseline = "none"
+    """What the other answers to the same prompt take off the normalised score; see `trainer/baselines.py`."""
 
     penalty: Penalty = "gap"
     """`gap`: log p(first candidate) - log p(accepted). `action_kl`: KL of the acceptance to Bernoulli(q0).
@@ -92,6 +100,7 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         _require(self.clip >= 0, "clip", self.clip, "at least 0")
+        _require(self.baseline in get_args(Baseline), "baseline", self.baseline, f"one of {get_args(Baseline)}")
         _require(self.penalty in get_args(Penalty), "penalty", self.penalty, f"one of {get_args(Penalty)}")
         _require(self.penalty_weight >= 0, "penalty_weight", self.penalty_weight, "at least 0")
         _require(self.cut_penalty >= 0, "cut_penalty", self.cut_penalty, "at least 0")
@@ -190,6 +199,9 @@ class TrainConfig:
         _require(self.publish_every >= 0, "publish_every", self.publish_every, "at least 0")
         _require(self.save_every >= 1, "save_every", self.save_every, "at least 1")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
+        is_grouped = self.rollout.responses_per_prompt > 1
+        baseline = self.shaping.baseline
+        _require(is_grouped or baseline == "none", "shaping.baseline", baseline, "'none' with one response per prompt")
 
     @property
     def registry_folder(self) -> Path:

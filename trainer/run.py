@@ -17,6 +17,7 @@ from proxy_model.policy import ProxyPolicy
 from proxy_model.registry import ProxyRegistry
 from trainer.algorithms import ALGORITHMS
 from trainer.algorithms.ppo import UpdateStatistics, make_optimizer, pretrain_critic
+from trainer.baselines import against_baseline
 from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig, config_to_mapping
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, update_metrics
@@ -95,7 +96,7 @@ class Run:
         self.progress = replace(
             self.progress,
             iteration=self.progress.iteration + 1,
-            prompts_seen=self.progress.prompts_seen + len(rollout.prompts),
+            prompts_seen=self.progress.prompts_seen + self.config.rollout.prompts_per_iteration,
         )
         return {
             **metrics,
@@ -142,7 +143,7 @@ class Run:
         config, iteration = self.config, self.progress.iteration
         per_iteration = config.rollout.prompts_per_iteration
         chosen = prompt_indices(len(self.prompts), per_iteration, iteration, config.seed)
-        prompts = [self.prompts[index] for index in chosen]
+        prompts = [self.prompts[index] for index in chosen for _ in range(config.rollout.responses_per_prompt)]
         return roll_out_policy(
             self.engine, self.policy, config.skam, prompts, config.rollout, iteration=iteration, seed=config.seed
         )
@@ -160,6 +161,7 @@ class Run:
         batch = flatten(rollout.trajectories, self.llm.embedding)
         is_cut = torch.tensor([each.finish_reason == "length" for each in rollout.trajectories], device=scores.device)
         terminal = terminal_rewards(self._dealt(scores), is_cut, self.progress.moments, config.shaping)
+        terminal = against_baseline(terminal, config.rollout.responses_per_prompt, config.shaping.baseline)
         steps = self._potential_steps(rollout)
         targets = make_targets(batch, terminal, policy, config.shaping, config.ppo, steps)
         statistics = self._update(batch, targets)
@@ -227,7 +229,9 @@ def _engine_config(config: TrainConfig, prompts: Sequence[EncodedPrompt]) -> Eng
     """Room for the longest prompt and its answer, and not for more."""
     longest = max(len(prompt.token_ids) for prompt in prompts)
     return EngineConfig(
-        max_running=min(config.rollout.max_running, config.rollout.prompts_per_iteration),
+        max_running=min(
+            config.rollout.max_running, config.rollout.prompts_per_iteration * config.rollout.responses_per_prompt
+        ),
         max_context=longest + config.rollout.max_tokens,
         max_candidates=config.skam.max_candidates,
     )

@@ -1,0 +1,138 @@
+"""Decode speed of the three feature modes beside the LLM alone, alternating in one run.
+
+    python -m benchmarks.feature_modes CHECKPOINT... --rounds 7 --num-sequences 32 --output modes.json
+
+Each CHECKPOINT is a published proxy's folder; its own settings say its mode. In each round every system answers the
+same prompts greedily, in another order than in the round before. Ratios are within a round; medians and quartiles.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from proxy_model.bank import ProxyRef
+from proxy_model.engine import Engine, EngineConfig
+from proxy_model.frozen_llm import FrozenLLM, load_llm
+from proxy_model.request import GenerationRequest, SamplingParams
+from trainer.evaluation_systems import System, load_systems, max_candidates
+from trainer.prompts import load_prompts
+from trainer.rollout import EncodedPrompt, encode_prompts
+
+PROMPTS = Path(__file__).parent.parent / "data" / "harmless_prompts_test.jsonl.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One system's answers in one round."""
+
+    tokens_per_second: float
+    passes_per_token: float
+    rejections_per_token: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One system over all rounds."""
+
+    system: str
+    features: str
+    tokens_per_second: float
+    """Median."""
+
+    ratio: float
+    """Median over rounds of the system's speed over the plain LLM's in the same round."""
+
+    ratio_quartiles: tuple[float, float]
+    passes_per_token: float
+    rejections_per_token: float
+
+
+def main(
+    checkpoints: list[Path],
+    rounds: int = 7,
+    num_sequences: int = 32,
+    max_tokens: int = 64,
+    model: str = "smollm2-135m-instruct",
+    threads: Annotated[int, typer.Option(help="0: torch's own choice.")] = 0,
+    output: Path | None = None,
+) -> None:
+    """Print the table."""
+    if threads:
+        torch.set_num_threads(threads)
+    llm = load_llm(model)
+    systems = load_systems(tuple(map(str, checkpoints)), Path(), llm)
+    prompts = encode_prompts(load_prompts(PROMPTS), llm.tokenizer, 128)[:num_sequences]
+    engine = Engine(llm, EngineConfig(max_running=num_sequences, max_candidates=max_candidates(systems)))
+    for number, system in enumerate(systems):
+        if system.policy is not None and system.skam is not None:
+            engine.load_proxy(ProxyRef("measured", number), system.policy, system.skam)
+    runs: list[list[Run]] = [[] for _ in systems]
+    for round_number in track(range(rounds + 1), "rounds"):  # the first one warms up
+        for place in range(len(systems)):
+            number = (place + round_number) % len(systems)
+            run = _run(engine, number, systems[number], prompts, max_tokens)
+            if round_number:
+                runs[number].append(run)
+    _report([_row(system, mine, runs[0]) for system, mine in zip(systems, runs, strict=True)], llm, output)
+
+
+def _run(engine: Engine, number: int, system: System, prompts: Sequence[EncodedPrompt], max_tokens: int) -> Run:
+    params = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
+    ref = None if system.policy is None else ProxyRef("measured", number)
+    started = time.perf_counter()
+    answers = engine.generate(
+        GenerationRequest(id=str(index), prompt_token_ids=prompt.token_ids, params=params, proxy=ref)
+        for index, prompt in enumerate(prompts)
+    )
+    seconds = time.perf_counter() - started
+    tokens = sum(answer.usage.completion_tokens for answer in answers)
+    return Run(
+        tokens / seconds,
+        sum(answer.usage.passes for answer in answers) / tokens,
+        sum(answer.usage.rejected for answer in answers) / tokens,
+    )
+
+
+def _row(system: System, runs: Sequence[Run], base: Sequence[Run]) -> Row:
+    ratios = [mine.tokens_per_second / its.tokens_per_second for mine, its in zip(runs, base, strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Row(
+        system=system.name,
+        features="-" if system.policy is None else system.policy.config.features,
+        tokens_per_second=statistics.median(run.tokens_per_second for run in runs),
+        ratio=statistics.median(ratios),
+        ratio_quartiles=(low, high),
+        passes_per_token=runs[-1].passes_per_token,
+        rejections_per_token=runs[-1].rejections_per_token,
+    )
+
+
+def _report(rows: Sequence[Row], llm: FrozenLLM, output: Path | None) -> None:
+    table = Table("features", "tokens/s", "of the LLM alone", "passes a token", "rejections a token")
+    for row in rows:
+        low, high = row.ratio_quartiles
+        table.add_row(
+            row.features,
+            f"{row.tokens_per_second:.0f}",
+            f"{row.ratio:.3f} [{low:.3f}, {high:.3f}]",
+            f"{row.passes_per_token:.2f}",
+            f"{row.rejections_per_token:.2f}",
+        )
+    Console().print(table)
+    if output is not None:
+        found = {"model": llm.name, "threads": torch.get_num_threads(), "rows": [asdict(row) for row in rows]}
+        output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
