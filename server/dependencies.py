@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from server.auth import require
 from server.errors import ApiError
@@ -17,14 +18,20 @@ def get_service(request: Request) -> Service:
 
 ServiceDep = Annotated[Service, Depends(get_service)]
 
+# These put the keys into the OpenAPI document; the key itself is read and compared by `auth`.
+_API_KEY = HTTPBearer(scheme_name="apiKey", description="One of PROXY_RLHF_API_KEYS, if any.", auto_error=False)
+_ADMIN_KEY = HTTPBearer(scheme_name="adminKey", description="PROXY_RLHF_ADMIN_KEY.", auto_error=False)
+_WithApiKey = Annotated[HTTPAuthorizationCredentials | None, Security(_API_KEY)]
+_WithAdminKey = Annotated[HTTPAuthorizationCredentials | None, Security(_ADMIN_KEY)]
 
-def require_api_key(request: Request, service: ServiceDep) -> None:
+
+def require_api_key(request: Request, service: ServiceDep, _: _WithApiKey = None) -> None:
     """Raise 401 without a good key; without configured keys everyone may (the server is on loopback then)."""
     if service.keys:
         require(service.keys, request)
 
 
-def require_admin(request: Request, service: ServiceDep) -> None:
+def require_admin(request: Request, service: ServiceDep, _: _WithAdminKey = None) -> None:
     """Raise 403 when no admin key is configured, 401 without it. An API key opens nothing here."""
     if not service.admin_keys:
         message = "The admin routes are closed: no admin key is configured (PROXY_RLHF_ADMIN_KEY)."
@@ -32,7 +39,7 @@ def require_admin(request: Request, service: ServiceDep) -> None:
     require(service.admin_keys, request)
 
 
-def require_reader(request: Request, service: ServiceDep) -> None:
+def require_reader(request: Request, service: ServiceDep, _: _WithApiKey = None, __: _WithAdminKey = None) -> None:
     """For /metrics: an API key or the admin key, once API keys are configured."""
     if service.keys:
         require(service.keys + service.admin_keys, request)

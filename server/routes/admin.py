@@ -1,7 +1,6 @@
 """/admin/proxies: see, load, unload, promote, roll back. Never open: it has a key of its own."""
 
 import asyncio
-from typing import Any
 
 from fastapi import APIRouter, Request
 
@@ -11,25 +10,23 @@ from server.dependencies import AdminKey, ServiceDep
 from server.errors import ApiError
 from server.openapi import json_body
 from server.reloader import Reloader
-from server.schemas.admin import Promotion, ProxyName, ProxyVersion
+from server.schemas.admin import Promotion, ProxyList, ProxyName, ProxyState, ProxyVersion
 
 router = APIRouter(prefix="/admin/proxies", dependencies=[AdminKey])
 
 _MAX_BODY_BYTES = 1 << 16
 
-Report = dict[str, Any]
-
 
 @router.get("")
-async def list_proxies(service: ServiceDep) -> Report:
+async def list_proxies(service: ServiceDep) -> ProxyList:
     """Every proxy: its aliases as served, what is loaded, what is published, what was refused and why."""
     reloader = service.serving().reloader
     names = await asyncio.to_thread(reloader.registry.names)
-    return {"object": "list", "data": [await _describe(reloader, name) for name in names]}
+    return ProxyList(data=[await _describe(reloader, name) for name in names])
 
 
 @router.post("/load", openapi_extra=json_body(ProxyVersion))
-async def load(request: Request, service: ServiceDep) -> Report:
+async def load_proxy(request: Request, service: ServiceDep) -> ProxyState:
     """Load a version and keep it, whether an alias names it or not; 400 with the reason if it is refused."""
     reloader = service.serving().reloader
     body = await read_body(request, ProxyVersion, _MAX_BODY_BYTES)
@@ -38,7 +35,7 @@ async def load(request: Request, service: ServiceDep) -> Report:
 
 
 @router.post("/unload", openapi_extra=json_body(ProxyVersion))
-async def unload(request: Request, service: ServiceDep) -> Report:
+async def unload_proxy(request: Request, service: ServiceDep) -> ProxyState:
     """Let go of a version; 409 while an alias names it. Running answers keep it to their end."""
     reloader = service.serving().reloader
     body = await read_body(request, ProxyVersion, _MAX_BODY_BYTES)
@@ -51,7 +48,7 @@ async def unload(request: Request, service: ServiceDep) -> Report:
 
 
 @router.post("/promote", openapi_extra=json_body(Promotion))
-async def promote(request: Request, service: ServiceDep) -> Report:
+async def promote_proxy(request: Request, service: ServiceDep) -> ProxyState:
     """Point an alias at a version; it answers new requests when this returns. 400 with the reason if it is refused."""
     reloader = service.serving().reloader
     body = await read_body(request, Promotion, _MAX_BODY_BYTES)
@@ -63,7 +60,7 @@ async def promote(request: Request, service: ServiceDep) -> Report:
 
 
 @router.post("/rollback", openapi_extra=json_body(ProxyName))
-async def rollback(request: Request, service: ServiceDep) -> Report:
+async def rollback_proxy(request: Request, service: ServiceDep) -> ProxyState:
     """Make the previously stable version stable again; 404 when there was none."""
     reloader = service.serving().reloader
     body = await read_body(request, ProxyName, _MAX_BODY_BYTES)
@@ -72,13 +69,13 @@ async def rollback(request: Request, service: ServiceDep) -> Report:
     return await _describe(reloader, body.name)
 
 
-async def _describe(reloader: Reloader, name: str) -> Report:
+async def _describe(reloader: Reloader, name: str) -> ProxyState:
     table = reloader.table
-    return {
-        "name": name,
-        "aliases": dict(table.aliases.get(name, {})),
-        "loaded": sorted(ref.version for ref in table.loaded if ref.name == name),
-        "pinned": sorted(ref.version for ref in table.pinned if ref.name == name),
-        "published": await asyncio.to_thread(reloader.registry.versions, name),
-        "refused": {str(version): reason for version, reason in reloader.refusals(name).items()},
-    }
+    return ProxyState(
+        name=name,
+        aliases=dict(table.aliases.get(name, {})),
+        loaded=sorted(ref.version for ref in table.loaded if ref.name == name),
+        pinned=sorted(ref.version for ref in table.pinned if ref.name == name),
+        published=await asyncio.to_thread(reloader.registry.versions, name),
+        refused={str(version): reason for version, reason in reloader.refusals(name).items()},
+    )

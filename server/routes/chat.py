@@ -7,15 +7,20 @@ from server.chat import start_chat
 from server.chat_answer import whole_answer
 from server.chat_stream import stream_answer
 from server.dependencies import ApiKey, ServiceDep
-from server.openapi import json_body
+from server.openapi import event_stream, json_body
 from server.schemas.chat_request import ChatRequest
-from server.schemas.chat_response import ChatCompletion
+from server.schemas.chat_response import ChatChunk, ChatCompletion
 from server.sse import EventStream, while_connected
 
 router = APIRouter(dependencies=[ApiKey])
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion, openapi_extra=json_body(ChatRequest))
+@router.post(
+    "/v1/chat/completions",
+    response_model=ChatCompletion,
+    responses=event_stream(ChatChunk, description="The answer; events with `stream`."),
+    openapi_extra=json_body(ChatRequest),
+)
 async def create_chat_completion(request: Request, service: ServiceDep) -> Response:
     """Answer a conversation, whole or as a stream of chunks."""
     service.serving()

@@ -1,6 +1,7 @@
 """GET /health: is the process alive. GET /ready: may it be sent requests. GET /metrics: what it does."""
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.dependencies import ReaderKey, ServiceDep
@@ -27,7 +28,7 @@ async def ready(service: ServiceDep) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", dependencies=[ReaderKey])
+@router.get("/metrics", dependencies=[ReaderKey], response_class=PlainTextResponse)
 async def metrics(service: ServiceDep) -> Response:
     """Prometheus' text format."""
     service.record_stats()

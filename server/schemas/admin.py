@@ -1,8 +1,8 @@
-"""The bodies of /admin."""
+"""The bodies and answers of /admin."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from server.schemas.messages import Strict
 
@@ -31,3 +31,24 @@ class ProxyName(Strict):
     model_config = ConfigDict(extra="forbid")
 
     name: Name
+
+
+class ProxyState(BaseModel):
+    """A proxy as it is served."""
+
+    name: str
+    aliases: dict[str, int]
+    loaded: list[int]
+    pinned: list[int]
+    """Loaded because a request named them by number."""
+
+    published: list[int]
+    refused: dict[str, str]
+    """Versions that were not loaded, and why."""
+
+
+class ProxyList(BaseModel):
+    """All of them."""
+
+    object: Literal["list"] = "list"
+    data: list[ProxyState]
