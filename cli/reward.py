@@ -30,6 +30,18 @@ def reward(
         Path | None, typer.Option(exists=True, help="Folder or wheel of the judge's sentence encoder.")
     ] = None,
     taps: Annotated[list[int] | None, typer.Option(help="Layer to read; repeatable.")] = None,
+    with_last_token: Annotated[
+        bool, typer.Option("--with-last-token", help="Of a head: read the last token's states beside the mean.")
+    ] = False,
+    with_prompt: Annotated[
+        bool, typer.Option("--with-prompt", help="Of a judge: also read the answer after its prompt.")
+    ] = False,
+    cuts: Annotated[
+        list[int] | None, typer.Option(min=1, help="Length at which each answer is read; repeatable, rising.")
+    ] = None,
+    l2: Annotated[
+        list[float] | None, typer.Option(help="Strength to choose from by cross-validation; repeatable.")
+    ] = None,
     length_control: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Share of the score's slope on log(length) to take out.")
     ] = None,
@@ -38,7 +50,7 @@ def reward(
 ) -> None:
     """Train a reward model on preference pairs; prints its held-out accuracy beside simple baselines."""
     from trainer.rewards.train import train_reward
-    from trainer.rewards.training_config import RewardTrainingConfig
+    from trainer.rewards.training_config import DEFAULT_CUTS, DEFAULT_L2, RewardTrainingConfig
 
     config = RewardTrainingConfig(
         output=output,
@@ -49,8 +61,12 @@ def reward(
         model=model,
         encoder=encoder,
         taps=tuple(taps) if taps else None,
+        with_last_token=with_last_token,
+        with_prompt=with_prompt,
         length_control=length_control,
         max_pairs=max_pairs,
         seed=seed,
+        cuts=tuple(cuts or DEFAULT_CUTS),
+        l2=tuple(l2 or DEFAULT_L2),
     )
     train_reward(config, console=console.out)

@@ -158,6 +158,10 @@ def test_every_flag_of_a_reward_model_arrives(tmp_path: Path, monkeypatch: pytes
         "model": "some/llm",
         "encoder": file,
         "taps": (3, 5),
+        "with_last_token": True,
+        "with_prompt": True,
+        "cuts": (20, 40),
+        "l2": (0.5, 0.25),
         "length_control": 0.25,
         "max_pairs": 11,
         "seed": 12,
@@ -170,11 +174,12 @@ def test_every_flag_of_a_reward_model_arrives(tmp_path: Path, monkeypatch: pytes
 
 
 def flags_of(settings: Mapping[str, object]) -> list[str]:
-    """`settings` as a person would type them: a flag of several values is repeated."""
+    """`settings` as a person would type them: a flag of several values is repeated, a switch has none."""
     flags = []
     for name, value in settings.items():
+        flag = f"--{'judge' if name == 'judges' else name.replace('_', '-')}"
         for one in value if isinstance(value, tuple) else (value,):
-            flags += [f"--{'judge' if name == 'judges' else name.replace('_', '-')}", str(one)]
+            flags += [flag] if one is True else [flag, str(one)]
     return flags
 
 

@@ -9,6 +9,9 @@ from trainer.preferences import Half
 
 Kind = Literal["frozen_head", "sentence_judge"]
 
+DEFAULT_CUTS = (16, 32, 64, 128)
+DEFAULT_L2 = (2e-2, 1e-2, 5e-3, 2e-3, 1e-3)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardTrainingConfig:
@@ -40,10 +43,10 @@ class RewardTrainingConfig:
     with_prompt: bool = False
     """Of a judge: also read the answer after its prompt."""
 
-    cuts: tuple[int, ...] = (16, 32, 64, 128)
+    cuts: tuple[int, ...] = DEFAULT_CUTS
     """Lengths, in tokens, at which each training answer is read: rollouts are cut off, too."""
 
-    l2: tuple[float, ...] = (2e-2, 1e-2, 5e-3, 2e-3, 1e-3)
+    l2: tuple[float, ...] = DEFAULT_L2
     """Strengths to choose from by cross-validation on the training pairs."""
 
     length_control: float | None = None
