@@ -11,7 +11,10 @@ def serve(
     model: Annotated[str | None, typer.Option(help="The frozen LLM: a name, hub id, folder or GGUF file.")] = None,
     host: Annotated[str | None, typer.Option(help="Address; beyond loopback it needs PROXY_RLHF_API_KEYS.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="/metrics there instead of on --port.")] = None,
     home: Annotated[Path | None, typer.Option(file_okay=False, help="Folder of all data.")] = None,
+    api_keys_file: Annotated[Path | None, typer.Option(dir_okay=False, help="API keys, one a line; followed.")] = None,
+    admin_key_file: Annotated[Path | None, typer.Option(dir_okay=False, help="The key of /admin; followed.")] = None,
     dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"] | None, typer.Option()] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     default_proxy: Annotated[str | None, typer.Option(help="The proxy that the plain model name means.")] = None,
@@ -28,7 +31,9 @@ def serve(
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, typer.Option()] = None,
 ) -> int:
     """Serve a frozen LLM and its proxies on /v1/chat/completions; every flag is also PROXY_RLHF_<NAME>."""
-    flags = {**locals(), "home": home.expanduser().absolute() if home else None}
+    flags = {
+        name: value.expanduser().absolute() if isinstance(value, Path) else value for name, value in locals().items()
+    }
 
     from server.__main__ import serve as run_server
     from server.settings import load_settings

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import uvicorn
 
 from proxy_model.engine import Engine, EngineConfig
-from proxy_model.errors import ProxyRlhfError
+from proxy_model.errors import InvalidParameter, ProxyRlhfError
 from proxy_model.frozen_llm import load_llm
 from server.app import create_app
 from server.backends.local import LocalBackend
@@ -27,11 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to stop; returns the exit code. `argv` are flags as `--help` shows them."""
     flags = vars(_parser().parse_args(argv))
     try:
-        settings = load_settings(os.environ, flags)
+        return serve(load_settings(os.environ, flags))
     except ProxyRlhfError as error:
         print(f"proxy-rlhf: {error}", file=sys.stderr)
         return 2
-    return serve(settings)
 
 
 def serve(settings: Settings) -> int:
@@ -40,7 +40,8 @@ def serve(settings: Settings) -> int:
     # The converted LLMs of this process lie in the same home as its proxies.
     os.environ["PROXY_RLHF_HOME"] = str(settings.home)
     backend = LocalBackend(_engine_builder(settings), stall_seconds=settings.stall_seconds)
-    app = create_app(backend, settings)
+    metrics_listener = None if settings.metrics_port is None else _listener(settings.host, settings.metrics_port)
+    app = create_app(backend, settings, metrics_listener)
     service: Service = app.state.service
     config = uvicorn.Config(
         app, settings.host, settings.port, log_config=None, access_log=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS
@@ -48,7 +49,7 @@ def serve(settings: Settings) -> int:
     server = DrainingServer(config, service)
     listener = config.bind_socket()
     url = _url(settings.host, listener.getsockname()[1])
-    service.on_ready = lambda: _announce(service, url)
+    service.on_ready = lambda: _announce(service, url, metrics_listener)
     service.on_failure = lambda error: _fail(server, f"cannot start: {error}")
     backend.on_death = lambda error: _fail(server, f"the decode loop has stopped: {error}")
     print(f"proxy-rlhf: loading {settings.model} ...", flush=True)
@@ -67,15 +68,24 @@ def _engine_builder(settings: Settings) -> Callable[[], Engine]:
     return build
 
 
-def _announce(service: Service, url: str) -> None:
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise InvalidParameter("metrics_port", port, f"a port that is free ({error.strerror})") from error
+
+
+def _announce(service: Service, url: str, metrics_listener: socket.socket | None) -> None:
     serving = service.serving()
     body = json.dumps({"model": serving.llm.name, "messages": [{"role": "user", "content": "How do I stay calm?"}]})
-    key = " -H 'authorization: Bearer '$OPENAI_API_KEY" if service.keys else ""
+    key = " -H 'authorization: Bearer '$OPENAI_API_KEY" if service.access.api else ""
     models = [serving.llm.name, *(f"{serving.llm.name}:{name}" for name in serving.reloader.table.names())]
     print(f"proxy-rlhf: ready on {url}\n  models: {', '.join(models)}, {serving.llm.name}:base")
-    if not service.keys:
+    if not service.access.api:
         print("  no API key is set (PROXY_RLHF_API_KEYS): only this machine can connect")
-    if not service.admin_keys:
+    if metrics_listener is not None:
+        print(f"  metrics: {_url(service.settings.host, metrics_listener.getsockname()[1])}/metrics")
+    if not service.access.admin:
         print("  no admin key is set (PROXY_RLHF_ADMIN_KEY): /admin is closed")
     print(
         f"\n  curl {url}/v1/chat/completions -H 'content-type: application/json'{key} \\\n    -d '{body}'\n", flush=True
@@ -98,7 +108,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="embedded default, hub id, folder or GGUF file")
     parser.add_argument("--host", help="address to listen on; needs API keys unless it is loopback")
     parser.add_argument("--port", type=int, help="0 takes any free one")
-    parser.add_argument("--home", type=lambda text: Path(text).expanduser().absolute(), help="folder of all data")
+    parser.add_argument("--metrics-port", type=int, help="/metrics there instead of on --port")
+    parser.add_argument("--home", type=_path, help="folder of all data")
+    parser.add_argument("--api-keys-file", type=_path, help="API keys, one a line; followed")
+    parser.add_argument("--admin-key-file", type=_path, help="the key of /admin; followed")
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"))
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--default-proxy", help="which proxy the plain model name means")
@@ -109,6 +122,10 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=float)
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     return parser
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
 
 
 if __name__ == "__main__":

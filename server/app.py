@@ -1,8 +1,9 @@
 """The ASGI application."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
@@ -12,16 +13,20 @@ from starlette.responses import Response
 
 from proxy_model.errors import ProxyRlhfError
 from server.backends.protocol import Backend
-from server.errors import ApiError, invalid, of_status, to_api_error
+from server.errors import ApiError, answer_api_error, answer_http_error, invalid, to_api_error
+from server.metrics_port import serve_metrics
 from server.middleware import RequestContext
 from server.openapi import document, operation_id
-from server.routes import admin, chat, health, models
+from server.routes import admin, chat, health, metrics, models
 from server.service import Service
 from server.settings import Settings
 
 
-def create_app(backend: Backend, settings: Settings) -> FastAPI:
-    """The application; its lifespan loads the backend, and /ready tells when that is done."""
+def create_app(backend: Backend, settings: Settings, metrics_listener: socket.socket | None = None) -> FastAPI:
+    """The application; its lifespan loads the backend, and /ready tells when that is done.
+
+    With a `metrics_listener` /metrics is answered there and nowhere else.
+    """
     service = Service(settings, backend)
     app = FastAPI(
         title="proxy-rlhf",
@@ -32,13 +37,13 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         lifespan=_lifespan,
         generate_unique_id_function=operation_id,
     )
-    app.state.service = service
-    for routes in (chat, models, health, admin):
+    app.state.service, app.state.metrics_listener = service, metrics_listener
+    for routes in (chat, models, health, admin, *([metrics] if metrics_listener is None else [])):
         app.include_router(routes.router, tags=[routes.__name__.rpartition(".")[2]])
     app.add_middleware(RequestContext, service=service)
-    app.add_exception_handler(ApiError, _answer_api_error)
+    app.add_exception_handler(ApiError, answer_api_error)
     app.add_exception_handler(ProxyRlhfError, _answer_core_error)
-    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app
@@ -47,27 +52,19 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    running = asyncio.create_task(service.run())
+    running = [asyncio.create_task(service.run())]
+    if app.state.metrics_listener is not None:
+        running.append(asyncio.create_task(serve_metrics(service, app.state.metrics_listener)))
     yield
-    running.cancel()
-    with suppress(asyncio.CancelledError):
-        await running
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
     await service.backend.stop()
-
-
-async def _answer_api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return error.response()
 
 
 async def _answer_core_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProxyRlhfError)
     return to_api_error(error).response()
-
-
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return of_status(error.status_code, request, error.headers).response()
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:

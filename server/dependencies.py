@@ -5,8 +5,10 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from server.api_keys import NamedKey
 from server.auth import require
 from server.errors import ApiError
+from server.exchange import current
 from server.service import Service
 
 
@@ -25,24 +27,32 @@ _WithApiKey = Annotated[HTTPAuthorizationCredentials | None, Security(_API_KEY)]
 _WithAdminKey = Annotated[HTTPAuthorizationCredentials | None, Security(_ADMIN_KEY)]
 
 
-def require_api_key(request: Request, service: ServiceDep, _: _WithApiKey = None) -> None:
+async def require_api_key(request: Request, service: ServiceDep, _: _WithApiKey = None) -> None:
     """Raise 401 without a good key; without configured keys everyone may (the server is on loopback then)."""
-    if service.keys:
-        require(service.keys, request)
+    if service.access.api:
+        _note(require(request, service.access.api))
 
 
-def require_admin(request: Request, service: ServiceDep, _: _WithAdminKey = None) -> None:
+async def require_admin(request: Request, service: ServiceDep, _: _WithAdminKey = None) -> None:
     """Raise 403 when no admin key is configured, 401 without it. An API key opens nothing here."""
-    if not service.admin_keys:
+    if not service.access.admin:
         message = "The admin routes are closed: no admin key is configured (PROXY_RLHF_ADMIN_KEY)."
         raise ApiError(403, message, "admin_disabled")
-    require(service.admin_keys, request)
+    _note(require(request, service.access.admin))
 
 
-def require_reader(request: Request, service: ServiceDep, _: _WithApiKey = None, __: _WithAdminKey = None) -> None:
+async def require_reader(
+    request: Request, service: ServiceDep, _: _WithApiKey = None, __: _WithAdminKey = None
+) -> None:
     """For /metrics: an API key or the admin key, once API keys are configured."""
-    if service.keys:
-        require(service.keys + service.admin_keys, request)
+    if service.access.api:
+        _note(require(request, service.access.api, service.access.admin))
+
+
+def _note(key: NamedKey) -> None:
+    exchange = current()
+    if exchange is not None:
+        exchange.key = key.name
 
 
 ApiKey = Depends(require_api_key)

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from proxy_model.errors import (
     BadCheckpoint,
@@ -112,3 +113,15 @@ def of_status(status: int, request: Request, headers: Mapping[str, str] | None) 
     message, code = messages.get(status, ("The request could not be processed.", f"http_{status}"))
     kind = "server_error" if status >= 500 else "invalid_request_error"
     return ApiError(status, message, code, type=kind, headers=dict(headers or {}))
+
+
+async def answer_api_error(request: Request, error: Exception) -> Response:
+    """The exception handler of `ApiError`."""
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """The exception handler of what the router refuses."""
+    assert isinstance(error, HTTPException)
+    return of_status(error.status_code, request, error.headers).response()

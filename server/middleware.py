@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import internal
+from server.exchange import begin
 from server.request_log import log_request
 from server.service import Service
 from server.sse import ClientGone
@@ -43,6 +44,7 @@ class RequestContext:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, request_id, status = time.perf_counter(), _request_id(scope), _CLIENT_CLOSED_REQUEST
+        exchange = begin(request_id)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -63,7 +65,7 @@ class RequestContext:
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._service.metrics.http_request(route, status)
-            log_request(scope["method"], route, status, began, request_id)
+            log_request(scope["method"], route, status, began, exchange)
 
 
 def _request_id(scope: Scope) -> str:

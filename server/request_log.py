@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from server.exchange import Exchange
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 logger = logging.getLogger("server.requests")
@@ -38,14 +40,16 @@ def configure_logging(level: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def log_request(method: str, route: str, status: int, began: float, request_id: str) -> None:
+def log_request(method: str, route: str, status: int, began: float, exchange: Exchange) -> None:
     """One HTTP request has been answered; `began` is of `time.perf_counter`."""
     extra = {
         "method": method,
         "route": route,
         "status": status,
         "seconds": round(time.perf_counter() - began, 6),
-        "request_id": request_id,
+        "request_id": exchange.request_id,
+        "key": exchange.key,
+        **exchange.facts,
     }
     level = logging.DEBUG if route in ("/health", "/ready", "/metrics") else logging.INFO
     logger.log(level, "request", extra=extra)

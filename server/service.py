@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy_model.registry import ProxyRegistry
-from server.auth import Keys
+from server.access import Access
 from server.backends.protocol import Backend, LLMCard
 from server.demo import publish_demo_proxies
 from server.errors import unavailable
@@ -36,8 +36,7 @@ class Service:
         self.settings = settings
         self.backend = backend
         self.metrics = Metrics()
-        self.keys = Keys(settings.api_keys)
-        self.admin_keys = Keys([settings.admin_key] if settings.admin_key else [])
+        self.access = Access(settings.key_sources)
         self.is_draining = False
         self.num_open = 0
         """HTTP requests that are being answered, probes left out."""
@@ -54,7 +53,9 @@ class Service:
             self.on_failure(error)
             return
         self.on_ready()
-        await asyncio.gather(serving.reloader.run(self.settings.reload_seconds), self._record_stats())
+        await asyncio.gather(
+            serving.reloader.run(self.settings.reload_seconds), self._record_stats(), self.access.follow()
+        )
 
     def serving(self) -> Serving:
         """What requests need. Raises `ApiError` 503 while there is nothing to serve with, or no more."""

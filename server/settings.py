@@ -1,7 +1,6 @@
 """Everything that an operator can set: the one file of the server that reads the environment.
 
-`PROXY_RLHF_<NAME>` sets the field `<name>` of `Settings`; a flag of the same name wins. Secrets may come from a file:
-`PROXY_RLHF_API_KEYS_FILE`, `PROXY_RLHF_ADMIN_KEY_FILE`.
+`PROXY_RLHF_<NAME>` sets the field `<name>` of `Settings`; a flag of the same name wins.
 """
 
 import difflib
@@ -16,11 +15,9 @@ from proxy_model.embedded_llm import DEFAULT_LLM
 from proxy_model.errors import InvalidParameter
 from proxy_model.paths import home_folder, proxies_root
 from proxy_model.registry import is_proxy_name
+from server.access import Access, KeySources
 
 PREFIX = "PROXY_RLHF_"
-
-_SECRETS = ("api_keys", "admin_key")
-_MIN_KEY_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +37,20 @@ class Settings:
     dtype: str = "auto"
     device: str = "auto"
     api_keys: tuple[str, ...] = field(default=(), repr=False)
-    """Keys that may use /v1. None: everyone on this machine may, and nobody else."""
+    """Keys that may use /v1, `[name:]key [limit=number ...]` each. None here and in the file: everyone on this machine
+    may, and nobody else."""
+
+    api_keys_file: Path | None = None
+    """More keys, one a line. The file is followed: a change counts within two seconds."""
 
     admin_key: str | None = field(default=None, repr=False)
-    """The key of /admin. None: /admin answers 403 to everyone."""
+    """The key of /admin. None here and in the file: /admin answers 403 to everyone."""
+
+    admin_key_file: Path | None = None
+    """Holds the key of /admin (or two, while one is replaced); followed, too."""
+
+    metrics_port: int | None = None
+    """Where /metrics is, on the same host, and then only there. None: on `port`. 0 takes any free one."""
 
     default_proxy: str = "helpful"
     """Which proxy the plain model name means, once it is published; until then the LLM alone."""
@@ -82,11 +89,8 @@ class Settings:
         self._check_ranges()
         if not is_proxy_name(self.default_proxy) and self.default_proxy != "base":
             raise InvalidParameter("default_proxy", self.default_proxy, "the name of a proxy, or 'base'")
-        if any(len(key) < _MIN_KEY_LENGTH or not key.isascii() for key in (*self.api_keys, self.admin_key or "-" * 8)):
-            raise InvalidParameter("api_keys, admin_key", "***", f"ASCII, at least {_MIN_KEY_LENGTH} characters each")
-        if self.admin_key in self.api_keys:
-            raise InvalidParameter("admin_key", "***", "another one than the API keys")
-        if not self.api_keys and not is_loopback(self.host):
+        has_keys = bool(Access(self.key_sources).api)
+        if not has_keys and not is_loopback(self.host):
             raise InvalidParameter("host", self.host, f"a loopback address unless {PREFIX}API_KEYS is set")
 
     @property
@@ -94,9 +98,22 @@ class Settings:
         """The folder of published proxies."""
         return proxies_root(self.home)
 
+    @property
+    def key_sources(self) -> KeySources:
+        """Where keys come from."""
+        return KeySources(
+            api_keys=self.api_keys,
+            api_keys_file=self.api_keys_file,
+            admin_key=self.admin_key,
+            admin_key_file=self.admin_key_file,
+        )
+
     def _check_ranges(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise InvalidParameter("port", self.port, "in [0, 65535]")
+        for name in ("port", "metrics_port"):
+            if not 0 <= (getattr(self, name) or 0) <= 65535:
+                raise InvalidParameter(name, getattr(self, name), "in [0, 65535]")
+        if self.port == self.metrics_port != 0:
+            raise InvalidParameter("metrics_port", self.metrics_port, "another one than port")
         for name in ("max_running", "max_context", "max_body_bytes", "max_choices", "max_pinned"):
             if getattr(self, name) < 1:
                 raise InvalidParameter(name, getattr(self, name), "at least 1")
@@ -116,7 +133,7 @@ def load_settings(environment: Mapping[str, str], flags: Mapping[str, Any]) -> S
     _refuse_near_misses(environment, [PREFIX + name.upper() for name in kinds])
     values: dict[str, Any] = {}
     for name, kind in kinds.items():
-        text = environment.get(PREFIX + name.upper()) or _secret_from_file(environment, name)
+        text = environment.get(PREFIX + name.upper())
         if text:
             values[name] = _parsed(PREFIX + name.upper(), text, kind)
     given = {name: value for name, value in flags.items() if value is not None}
@@ -160,21 +177,10 @@ def _parsed_flag(name: str, text: str) -> bool:
     return words[text.lower()]
 
 
-def _secret_from_file(environment: Mapping[str, str], name: str) -> str | None:
-    path = environment.get(f"{PREFIX}{name.upper()}_FILE") if name in _SECRETS else None
-    if not path:
-        return None
-    try:
-        return Path(path).read_text().strip()
-    except OSError as error:
-        raise InvalidParameter(f"{PREFIX}{name.upper()}_FILE", path, f"a readable file ({error.strerror})") from error
-
-
 def _refuse_near_misses(environment: Mapping[str, str], known: list[str]) -> None:
     """A key that is set under a mistyped name must not leave a server open; other rooms' variables pass."""
-    accepted = {*known, *(f"{PREFIX}{name.upper()}_FILE" for name in _SECRETS)}
     for name in environment:
-        if name.startswith(PREFIX) and name not in accepted:
+        if name.startswith(PREFIX) and name not in known:
             meant = difflib.get_close_matches(name, known, n=1, cutoff=0.93)
             if meant:
                 raise InvalidParameter(name, "***", f"spelled {meant[0]}")

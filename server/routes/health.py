@@ -1,10 +1,8 @@
-"""GET /health: is the process alive. GET /ready: may it be sent requests. GET /metrics: what it does."""
+"""GET /health: is the process alive. GET /ready: may it be sent requests."""
 
-from fastapi import APIRouter, Response
-from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import APIRouter
 
-from server.dependencies import ReaderKey, ServiceDep
+from server.dependencies import ServiceDep
 from server.errors import unavailable
 
 router = APIRouter()
@@ -26,10 +24,3 @@ async def ready(service: ServiceDep) -> dict[str, str]:
     if problem is not None:
         raise unavailable(f"Not ready: {problem}.", code="not_ready")
     return {"status": "ready"}
-
-
-@router.get("/metrics", dependencies=[ReaderKey], response_class=PlainTextResponse)
-async def metrics(service: ServiceDep) -> Response:
-    """Prometheus' text format."""
-    service.record_stats()
-    return Response(service.metrics.expose(), headers={"content-type": CONTENT_TYPE_LATEST})

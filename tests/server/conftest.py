@@ -1,6 +1,7 @@
 """A server on a real socket in this process, over the tiny LLM."""
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ class RunningServer:
 
     url: str
     port: int
+    metrics_url: str
     service: Service
     engine: PacedEngine
     llm: FrozenLLM
@@ -43,7 +45,7 @@ class RunningServer:
 
     def metric(self, line_start: str) -> float:
         """The value of the series whose line starts so; 0 when there is none."""
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        lines = httpx.get(self.metrics_url).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(line_start))
 
 
@@ -97,7 +99,8 @@ def _start(llm: FrozenLLM, settings: Settings) -> RunningServer:
     )
     engine = PacedEngine(llm, config)
     backend = LocalBackend(lambda: engine, stall_seconds=settings.stall_seconds)
-    app = create_app(backend, settings)
+    metrics_listener = None if settings.metrics_port is None else socket.create_server(("127.0.0.1", 0))
+    app = create_app(backend, settings, metrics_listener)
     service: Service = app.state.service
     server = DrainingServer(uvicorn.Config(app, settings.host, 0, log_config=None, access_log=False), service)
     backend.on_death = lambda error: server.fail()
@@ -105,8 +108,18 @@ def _start(llm: FrozenLLM, settings: Settings) -> RunningServer:
     port = listener.getsockname()[1]
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
     thread.start()
+    url = f"http://127.0.0.1:{port}"
+    metrics_port = port if metrics_listener is None else metrics_listener.getsockname()[1]
     running = RunningServer(
-        f"http://127.0.0.1:{port}", port, service, engine, llm, settings.proxies_root, server, thread
+        url=url,
+        port=port,
+        metrics_url=f"http://127.0.0.1:{metrics_port}/metrics",
+        service=service,
+        engine=engine,
+        llm=llm,
+        proxies=settings.proxies_root,
+        server=server,
+        thread=thread,
     )
     eventually(lambda: server.started and service.problem() is None, "readiness")
     return running

@@ -27,7 +27,7 @@ def test_keys_come_from_a_list_or_a_file(tmp_path: Path) -> None:
     settings = load_settings(environment, {})
 
     assert settings.api_keys == ("sk-one-111", "sk-two-222")
-    assert settings.admin_key == "admin-key-1"
+    assert settings.admin_key_file == tmp_path / "admin"
     assert "sk-one" not in repr(settings)
 
 
@@ -41,7 +41,10 @@ def test_keys_come_from_a_list_or_a_file(tmp_path: Path) -> None:
         ({"max_waiting": -1}, "max_waiting"),
         ({"reload_seconds": 0.0}, "reload_seconds"),
         ({"drain_seconds": float("nan")}, "drain_seconds"),
-        ({"api_keys": ("short",)}, "api_keys, admin_key"),
+        ({"api_keys": ("short",)}, "api_keys"),
+        ({"admin_key": "short"}, "admin_key"),
+        ({"port": 9000, "metrics_port": 9000}, "metrics_port"),
+        ({"metrics_port": -1}, "metrics_port"),
         ({"api_keys": ("sk-one-111",), "admin_key": "sk-one-111"}, "admin_key"),
         ({"default_proxy": "../x"}, "default_proxy"),
         ({"log_level": "loud"}, "log_level"),
@@ -70,7 +73,7 @@ def test_with_a_key_every_address_is_fine() -> None:
         ("PROXY_RLHF_API_KEY", "sk-one-111"),
         ("PROXY_RLHF_PORT", "many"),
         ("PROXY_RLHF_STRICT", "perhaps"),
-        ("PROXY_RLHF_API_KEYS_FILE", "/nowhere"),
+        ("PROXY_RLHF_API_KEYS_FIL", "/nowhere"),
     ],
 )
 def test_a_mistake_in_the_environment_is_refused(name: str, value: str) -> None:
