@@ -152,6 +152,7 @@ class Reloader:
         except InvalidParameter as error:
             raise self._refuse(ref, current, BadCheckpoint("unsupported", str(error))) from error
         self.table.loaded.add(ref)
+        self._metrics.set_loaded(self.table.loaded)
         seconds = time.perf_counter() - began
         self._metrics.reload("loaded", seconds)
         logger.info("a proxy was loaded", extra={"proxy": ref.name, "version": ref.version, "seconds": seconds})
@@ -214,4 +215,5 @@ class Reloader:
         for ref in self.table.unneeded():
             self.table.loaded.discard(ref)
             await self._backend.unload_proxy(ref)
+            self._metrics.set_loaded(self.table.loaded)
             logger.info("a proxy was unloaded", extra={"proxy": ref.name, "version": ref.version})

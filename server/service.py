@@ -76,6 +76,7 @@ class Service:
 
     def record_stats(self) -> None:
         """Bring the metrics up to date."""
+        self.metrics.set_ready(self.problem() is None)
         self.metrics.record(self.backend.drain_stats())
 
     async def _start(self) -> Serving:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 from proxy_model.bank import ProxyRef
@@ -11,6 +12,7 @@ from proxy_model.config import SkamConfig
 from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Delta, GenerationRequest
 from proxy_model.tokenizer import Message
+from server.distribution import FIRST_TOKEN_SECONDS, INTER_TOKEN_SECONDS, STEP_SECONDS, Distribution
 
 State = Literal["loading", "running", "stalled", "dead"]
 Capability = Literal["logprobs", "decisions", "target_return"]
@@ -66,9 +68,9 @@ class ProxyTally:
 class EngineStats:
     """What happened since the last `drain_stats`; the three last fields are as of now."""
 
-    step_seconds: list[float] = field(default_factory=list)
-    first_token_seconds: list[float] = field(default_factory=list)
-    inter_token_seconds: list[float] = field(default_factory=list)
+    step_seconds: Distribution = field(default_factory=partial(Distribution, STEP_SECONDS))
+    first_token_seconds: Distribution = field(default_factory=partial(Distribution, FIRST_TOKEN_SECONDS))
+    inter_token_seconds: Distribution = field(default_factory=partial(Distribution, INTER_TOKEN_SECONDS))
     num_prompt_tokens: int = 0
     tallies: dict[ProxyRef | None, ProxyTally] = field(default_factory=dict)
     ended: list[AnswerRecord] = field(default_factory=list)

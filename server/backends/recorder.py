@@ -43,7 +43,7 @@ class StatsRecorder:
         """
         now = time.monotonic()
         with self._lock:
-            self._stats.step_seconds.append(now - began)
+            self._stats.step_seconds.add(now - began)
             deltas = list(deltas)
             num_ended = sum(delta.finish_reason is not None for delta in deltas)
             for journey in itertools.islice(self._journeys.values(), num_running + num_ended):
@@ -85,10 +85,10 @@ class StatsRecorder:
     def _note_tokens(self, journey: _Journey, delta: Delta, now: float) -> None:
         if journey.last_token is None:
             journey.first_token = now
-            self._stats.first_token_seconds.append(now - journey.submitted)
+            self._stats.first_token_seconds.add(now - journey.submitted)
             self._stats.num_prompt_tokens += journey.num_prompt
         else:
-            self._stats.inter_token_seconds.append(now - journey.last_token)
+            self._stats.inter_token_seconds.add(now - journey.last_token)
         journey.last_token = now
         journey.num_rejected += delta.num_rejected
         tally = self._stats.tallies.setdefault(journey.proxy, ProxyTally())
