@@ -9,6 +9,8 @@ ProxyRlhfError
 ├── UnknownProxy          no such proxy, version or alias
 ├── BadCheckpoint         a published folder that must not be loaded: torn, tampered with, not finite
 │   └── FingerprintMismatch   trained for another LLM, template, tap or feature mode
+├── StoreUnavailable      the store's database is locked, full, torn or out of reach; try again later
+├── StoreTooNew           the store's database was made by a later release
 └── DataError             a broken line in a file of prompts or preferences
 """
 
@@ -78,6 +80,19 @@ class FingerprintMismatch(BadCheckpoint):
     def __init__(self, field: str, expected: object, found: object) -> None:
         super().__init__("fingerprint", f"{field} is {found!r} in the checkpoint, {expected!r} here")
         self.field = field
+
+
+class StoreUnavailable(ProxyRlhfError):
+    """The store's database is locked, full, torn or out of reach; the message is the driver's, for logs only."""
+
+
+class StoreTooNew(ProxyRlhfError):
+    """The store's database was made by a later release, and is left alone."""
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(f"the store has schema version {found}, this release knows {known}: update it, or use another")
+        self.found = found
+        self.known = known
 
 
 class DataError(ProxyRlhfError):

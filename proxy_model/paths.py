@@ -2,6 +2,7 @@
 
     <home>/proxies/<name>/<version>/   published proxies, see `registry`
     <home>/models/<name>/              frozen LLMs converted from GGUF files, see `gguf_cache`
+    <home>/store.sqlite3               stored completions and feedback, see `store`
 
 `<home>` is `$PROXY_RLHF_HOME`, or `~/.local/share/proxy-rlhf`.
 """
@@ -25,6 +26,11 @@ def proxies_root(home: Path | None = None) -> Path:
 def models_root(home: Path | None = None) -> Path:
     """The cache of frozen LLMs converted from GGUF files."""
     return (home or home_folder()) / "models"
+
+
+def store_file(home: Path | None = None) -> Path:
+    """The store's database, unless it is Postgres."""
+    return (home or home_folder()) / "store.sqlite3"
 
 
 def named_llm_file() -> Path | None:
