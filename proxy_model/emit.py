@@ -100,6 +100,7 @@ class Emitter:
                 CandidateDecision(
                     token_id=token,
                     text=self._text(token),
+                    bytes=self._token_bytes(token),
                     prob=prob,
                     accept_prob=accept_prob if is_free else None,
                     is_free=is_free,

@@ -96,8 +96,11 @@ class CandidateDecision:
 
     token_id: int
     text: str
+    bytes: bytes
+    """Empty for a token that stands for no text, like an end token."""
+
     prob: float
-    """Under the LLM and SKAM's temperature."""
+    """Under the LLM and SKAM's temperature, not renormalised."""
 
     accept_prob: float | None
     """The proxy's acceptance probability; None where it was not asked."""
@@ -111,6 +114,11 @@ class PositionDecisions:
     """The candidates that were seen at one position, the accepted one last."""
 
     candidates: tuple[CandidateDecision, ...]
+
+    @property
+    def accepted(self) -> CandidateDecision:
+        """The candidate that became the token."""
+        return self.candidates[-1]
 
 
 @dataclass(frozen=True, slots=True)

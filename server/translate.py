@@ -25,6 +25,9 @@ def check(body: GenerationBody, llm: LLMCard, capabilities: frozenset[Capability
         message = f"Invalid value for 'n': must be at most {max_choices}."
         raise invalid(message, param="n", code="integer_above_max_value")
     _check_token_ids(body, llm.vocab_size)
+    if body.proxy is not None and body.proxy.return_decisions and "decisions" not in capabilities:
+        message = "Invalid value for 'proxy.return_decisions': this engine does not tell its decisions."
+        raise invalid(message, param="proxy.return_decisions", code="unsupported_value")
     if body.proxy is not None and body.proxy.target_return is not None and "target_return" not in capabilities:
         message = "Invalid value for 'proxy.target_return': this model's proxy is not conditioned on a return."
         raise invalid(message, param="proxy.target_return", code="unsupported_value")

@@ -26,10 +26,13 @@ def small_llm() -> FrozenLLM:
 def steering_policy(llm: FrozenLLM, features: FeatureMode = "prefix", seed: int = 3, bias: float = 0.4) -> ProxyPolicy:
     """A proxy that is far from neutral: it rejects a good part of what it is offered."""
     generator = torch.Generator().manual_seed(seed)
-    policy = ProxyPolicy(
-        PolicyConfig(llm_hidden_size=llm.hidden_size, features=features, hidden_size=24), generator=generator
-    )
-    with torch.no_grad():
-        policy.actor.output.weight.normal_(0.0, 1.5, generator=generator)
-        policy.actor.output.bias.fill_(bias)
+    config = PolicyConfig(llm_hidden_size=llm.hidden_size, features=features, hidden_size=24)
+    return steer(ProxyPolicy(config, generator=generator), generator, bias)
+
+
+@torch.no_grad()
+def steer(policy: ProxyPolicy, generator: torch.Generator | None = None, bias: float = 0.4) -> ProxyPolicy:
+    """`policy` with an output layer that leaves it far from neutral."""
+    policy.actor.output.weight.normal_(0.0, 1.5, generator=generator or torch.Generator().manual_seed(7))
+    policy.actor.output.bias.fill_(bias)
     return policy

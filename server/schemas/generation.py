@@ -17,15 +17,28 @@ Positive = Annotated[int, Field(ge=1)]
 class ProxyOptions(Strict):
     """Extension: how the proxy decides in this answer. What is absent is as the proxy was trained."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     enabled: bool = True
+    """False: the LLM alone answers."""
+
     p_t: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    """Reject is masked once the mean probability of the candidates that are left is at most this. 0: never."""
+
     temperature: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
+    """SKAM's softmax temperature."""
+
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Probability mass that the candidates of a position are drawn from."""
+
     decision: Literal["greedy", "sample"] | None = None
+    """`greedy` accepts above an acceptance probability of one half, `sample` by chance at that probability."""
+
     target_return: float | None = None
+    """What a proxy that is conditioned on a return should aim at."""
+
     return_decisions: bool = False
+    """Tell what happened at every token: the candidates seen, their probabilities, the proxy's decisions."""
 
 
 class StreamOptions(Strict):

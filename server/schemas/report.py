@@ -2,41 +2,73 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 FinishReason = Literal["stop", "length"]
 
 
 class Candidate(BaseModel):
-    """One candidate that the proxy was offered."""
+    """One candidate that was offered to the proxy."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     token_id: int
     token: str
+    """Its text alone; broken UTF-8 shows as U+FFFD, an end token by its name."""
+
+    bytes: list[int]
+    """Its UTF-8; empty for an end token."""
+
     prob: float
+    """The LLM's probability of it under SKAM's temperature, not renormalised."""
+
     accept_prob: float | None
+    """The proxy's probability of accepting it; null where accepting was forced, so that the proxy was not asked."""
+
     is_free: bool
+    """Whether the proxy decided; false: SKAM had masked reject."""
+
     is_accepted: bool
 
 
 class Position(BaseModel):
-    """The candidates seen at one position, the accepted one last."""
+    """What happened at the position of one token."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    text: str
+    """What the token brought to the content; the texts of all positions join to it. Empty for an end token, for a stop
+    string's tokens and for all but the last token of a character."""
 
     candidates: list[Candidate]
+    """Those that the proxy saw, in the order offered: the rejected ones, then the accepted one."""
 
 
 class ChoiceProxy(BaseModel):
     """What the proxy did in one choice."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     accepted: int
+    """Tokens."""
+
     rejections: int
+    """Candidates that were rejected."""
+
     forced: int
+    """Tokens that could not be rejected."""
+
     decisions: list[Position] | None = None
+    """One for every token, with `proxy.return_decisions`; null without, and in a stream, whose chunks carry them."""
 
 
 class ChunkProxy(BaseModel):
-    """Decisions of the tokens in a chunk."""
+    """What happened at the tokens of one chunk."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     decisions: list[Position]
+    """Their texts join to the chunk's."""
 
 
 class ProxyReport(BaseModel):

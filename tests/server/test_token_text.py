@@ -1,56 +1,73 @@
-"""Entries of log-probabilities leave in step with the text and join to it."""
+"""What is told about tokens leaves in step with the text and joins to it."""
 
 from proxy_model.detokenizer import Detokenizer
-from proxy_model.request import TokenLogprob
+from proxy_model.request import Delta, TokenLogprob
+from server.choice import GrowingChoice
 from server.token_text import TokenTexts
 
 
-def entry(data: bytes, logprob: float = -0.5) -> TokenLogprob:
-    return TokenLogprob(1, "?", data, logprob)
-
-
-def texts(texts: TokenTexts, entries: list[TokenLogprob], shown: str, *, is_last: bool = False) -> list[str]:
-    return [found.token for found in texts.add(entries, shown, is_last=is_last)]
+def texts(tokens: TokenTexts[bytes], entries: list[bytes], shown: str, *, is_last: bool = False) -> list[str]:
+    return [text for _, text in tokens.add([(data, data) for data in entries], shown, is_last=is_last)]
 
 
 def test_a_character_of_two_tokens_belongs_to_the_second() -> None:
-    tokens = TokenTexts()
+    tokens: TokenTexts[bytes] = TokenTexts()
 
-    assert texts(tokens, [entry(b"a")], "a") == ["a"]
-    assert texts(tokens, [entry(b"\xc3")], "") == [""]
-    assert texts(tokens, [entry(b"\xa9b")], "\u00e9b") == ["\u00e9b"]
+    assert texts(tokens, [b"a"], "a") == ["a"]
+    assert texts(tokens, [b"\xc3"], "") == []
+    assert texts(tokens, [b"\xa9b"], "\u00e9b") == ["", "\u00e9b"]
 
 
 def test_entries_wait_for_text_that_is_held_back() -> None:
-    tokens = TokenTexts()
+    tokens: TokenTexts[bytes] = TokenTexts()
 
-    assert texts(tokens, [entry(b"x")], "x") == ["x"]
-    assert texts(tokens, [entry(b"E")], "") == []
-    assert texts(tokens, [entry(b"N")], "") == []
-    assert texts(tokens, [entry(b"o")], "ENo") == ["E", "N", "o"]
+    assert texts(tokens, [b"x"], "x") == ["x"]
+    assert texts(tokens, [b"E"], "") == []
+    assert texts(tokens, [b"N"], "") == []
+    assert texts(tokens, [b"o"], "ENo") == ["E", "N", "o"]
 
 
-def test_a_stop_string_takes_its_entries_along_and_cuts_the_one_that_it_began_in() -> None:
-    tokens = TokenTexts()
+def test_a_stop_string_cuts_the_entry_that_it_began_in_and_leaves_the_others_no_text() -> None:
+    tokens: TokenTexts[bytes] = TokenTexts()
 
-    assert texts(tokens, [entry(b"x")], "x") == ["x"]
-    assert texts(tokens, [entry(b" yE")], " y") == []
-    assert texts(tokens, [entry(b"ND")], "", is_last=True) == [" y"]
+    assert texts(tokens, [b"x"], "x") == ["x"]
+    assert texts(tokens, [b" yE"], " y") == []
+    assert texts(tokens, [b"ND"], "", is_last=True) == [" y", ""]
 
 
 def test_bytes_that_never_became_a_character_show_as_in_the_text() -> None:
-    tokens, detokenizer = TokenTexts(), Detokenizer()
+    tokens: TokenTexts[bytes] = TokenTexts()
+    detokenizer = Detokenizer()
     shown = detokenizer.add(b"a") + detokenizer.add(b"\xe2\x82") + detokenizer.finish()
 
-    found = texts(tokens, [entry(b"a"), entry(b"\xe2\x82")], shown, is_last=True)
+    found = texts(tokens, [b"a", b"\xe2\x82"], shown, is_last=True)
 
     assert shown == "a\ufffd"
     assert found == ["a", "\ufffd"]
 
 
-def test_tokens_without_text_have_no_entry_and_impossible_ones_a_number() -> None:
-    tokens = TokenTexts()
+def test_broken_bytes_before_an_end_token_belong_to_the_token_that_has_them() -> None:
+    tokens: TokenTexts[bytes] = TokenTexts()
 
-    [found] = tokens.add([entry(b""), entry(b"a", float("-inf"))], "a", is_last=True)
+    assert texts(tokens, [b"a"], "a") == ["a"]
+    assert texts(tokens, [b"\xe2\x82"], "") == []
+    assert texts(tokens, [b""], "\ufffd", is_last=True) == ["\ufffd", ""]
+
+
+def test_logprobs_of_tokens_without_text_have_no_entry_and_impossible_ones_a_number() -> None:
+    entries = (TokenLogprob(1, "<end>", b"", -0.5), TokenLogprob(2, "a", b"a", float("-inf")))
+
+    [found] = GrowingChoice(0).add(Delta(request_id="r", text="a", logprobs=entries, finish_reason="stop")).logprobs
 
     assert (found.token, found.logprob, found.bytes) == ("a", -9999.0, [97])
+
+
+def test_logprobs_that_a_stop_string_took_along_have_no_entry() -> None:
+    choice = GrowingChoice(0)
+    entries = [TokenLogprob(1, text.decode(), text, -0.5) for text in (b"x", b" yE", b"ND")]
+
+    choice.add(Delta(request_id="r", text="x", logprobs=(entries[0],)))
+    choice.add(Delta(request_id="r", text=" y", logprobs=(entries[1],)))
+    last = choice.add(Delta(request_id="r", logprobs=(entries[2],), finish_reason="stop"))
+
+    assert [entry.token for entry in last.logprobs] == [" y"]
