@@ -8,9 +8,10 @@ from torch import Tensor
 
 from proxy_model.config import SkamConfig
 from proxy_model.errors import UnknownProxy
-from proxy_model.features import DecisionFeatures, slate_scalars
+from proxy_model.features import DecisionFeatures
 from proxy_model.policy import ProxyPolicy
 from proxy_model.skam import Slate
+from proxy_model.slate_scorer import SlateScorer
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,18 +34,13 @@ class LoadedProxy:
         self.policy = policy.to(embedding.device).eval()
         self.needs_candidate_pass = policy.config.features != "prefix"
         self._embedding = embedding
-        self._table = None if self.needs_candidate_pass else policy.candidate_table(embedding)
+        self._scorer = None if self.needs_candidate_pass else SlateScorer(self.policy, embedding)
 
     @torch.no_grad()
     def score_slate(self, hidden: Float[Tensor, "B D"], slate: Slate) -> Float[Tensor, "B K"]:
         """Accept logits of whole slates (`prefix` features): one small matmul and a look-up."""
-        assert self._table is not None
-        actor = self.policy.actor
-        prefix_part = actor.prefix_part(hidden)
-        assert prefix_part is not None
-        scalars = slate_scalars(slate.logprobs, slate.is_candidate)
-        logits: Tensor = actor(prefix_part[:, None], self._table[slate.tokens], scalars)
-        return logits
+        assert self._scorer is not None
+        return self._scorer.accept_logits(hidden, slate)
 
     @torch.no_grad()
     def score_candidates(

@@ -1,0 +1,69 @@
+"""The actor as it serves: right, and the same for a row whatever else is in the batch."""
+
+import pytest
+import torch
+
+from proxy_model.config import PolicyConfig
+from proxy_model.features import DecisionFeatures, slate_scalars
+from proxy_model.policy import ProxyPolicy
+from proxy_model.skam import Slate, SlateSettings, build_slate
+from proxy_model.slate_scorer import SlateScorer
+
+NUM_ROWS, SIZE, WIDTH = 48, 576, 16
+
+
+@pytest.fixture(scope="module")
+def policy() -> ProxyPolicy:
+    """As wide as the demo's, its output layer far from version 0's."""
+    generator = torch.Generator().manual_seed(3)
+    policy = ProxyPolicy(PolicyConfig(llm_hidden_size=SIZE), generator=generator)
+    torch.nn.init.normal_(policy.actor.output.weight, generator=generator)
+    torch.nn.init.normal_(policy.actor.scalars.bias, generator=generator)
+    return policy.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def embedding() -> torch.Tensor:
+    return torch.randn(1000, SIZE, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.fixture(scope="module")
+def hidden() -> torch.Tensor:
+    return torch.randn(NUM_ROWS, SIZE, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(scope="module")
+def slate() -> Slate:
+    logits = 3 * torch.randn(NUM_ROWS, 1000, generator=torch.Generator().manual_seed(6))
+    settings = SlateSettings(
+        temperature=torch.ones(NUM_ROWS),
+        top_p=torch.full((NUM_ROWS,), 0.9),
+        p_t=torch.full((NUM_ROWS,), 0.005),
+        max_candidates=torch.full((NUM_ROWS,), WIDTH),
+        is_renormalised=torch.zeros(NUM_ROWS, dtype=torch.bool),
+    )
+    return build_slate(logits, settings, WIDTH)
+
+
+@pytest.mark.parametrize("num_rows", [2, 3, 7, 32, 33, NUM_ROWS])
+def test_a_row_scores_the_same_to_the_bit_alone_and_in_a_batch(
+    policy: ProxyPolicy, embedding: torch.Tensor, hidden: torch.Tensor, slate: Slate, num_rows: int
+) -> None:
+    scorer = SlateScorer(policy, embedding)
+
+    together = scorer.accept_logits(hidden[:num_rows], slate[slice(0, num_rows)])
+
+    alone = [scorer.accept_logits(hidden[row : row + 1], slate[slice(row, row + 1)]) for row in range(num_rows)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_it_scores_as_the_policy_that_is_trained(
+    policy: ProxyPolicy, embedding: torch.Tensor, hidden: torch.Tensor, slate: Slate
+) -> None:
+    found = SlateScorer(policy, embedding).accept_logits(hidden, slate)
+
+    scalars = slate_scalars(slate.logprobs, slate.is_candidate)
+    features = DecisionFeatures(
+        hidden.repeat_interleave(WIDTH, dim=0), embedding[slate.tokens].flatten(0, 1), scalars.flatten(0, 1)
+    )
+    torch.testing.assert_close(found.flatten(), policy.accept_logits(features), rtol=1e-5, atol=1e-4)
