@@ -17,6 +17,7 @@ from cli.proxies import proxies
 from cli.reward import reward
 from cli.serve import serve
 from cli.train import train
+from cli.trainer import trainer
 from proxy_model.errors import DataError, InvalidParameter, PromptTooLong, ProxyRlhfError, UnknownProxy
 
 BAD_INPUT = (InvalidParameter, DataError, PromptTooLong, UnknownProxy, FileNotFoundError, IsADirectoryError)
@@ -27,7 +28,7 @@ app = typer.Typer(
     help="Serve a frozen LLM under a small accept/reject proxy, and train that proxy.",
     pretty_exceptions_enable=False,
 )
-for command in (serve, chat, train, reward, evaluate, demo):
+for command in (serve, chat, train, trainer, reward, evaluate, demo):
     app.command()(command)
 app.add_typer(proxies, name="proxies")
 

@@ -11,6 +11,7 @@ ProxyRlhfError
 │   └── FingerprintMismatch   trained for another LLM, template, tap or feature mode
 ├── StoreUnavailable      the store's database is locked, full, torn or out of reach; try again later
 ├── StoreTooNew           the store's database was made by a later release
+├── OutputTaken           another trainer works in the output folder
 └── DataError             a broken line in a file of prompts or preferences
 """
 
@@ -93,6 +94,10 @@ class StoreTooNew(ProxyRlhfError):
         super().__init__(f"the store has schema version {found}, this release knows {known}: update it, or use another")
         self.found = found
         self.known = known
+
+
+class OutputTaken(ProxyRlhfError):
+    """Another trainer works in the output folder; it may be over soon, or never."""
 
 
 class DataError(ProxyRlhfError):

@@ -3,6 +3,7 @@
     <home>/proxies/<name>/<version>/   published proxies, see `registry`
     <home>/models/<name>/              frozen LLMs converted from GGUF files, see `gguf_cache`
     <home>/store.sqlite3               stored completions and feedback, see `store`
+    <home>/training/<proxy>/<round>/   what the trainer's service keeps of its runs
 
 `<home>` is `$PROXY_RLHF_HOME`, or `~/.local/share/proxy-rlhf`.
 """
@@ -31,6 +32,11 @@ def models_root(home: Path | None = None) -> Path:
 def store_file(home: Path | None = None) -> Path:
     """The store's database, unless it is Postgres."""
     return (home or home_folder()) / "store.sqlite3"
+
+
+def training_root(home: Path | None = None) -> Path:
+    """The runs of the trainer's service."""
+    return (home or home_folder()) / "training"
 
 
 def named_llm_file() -> Path | None:

@@ -29,7 +29,10 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_help_needs_nothing_heavy() -> None:
-    commands = [[], *([name] for name in ("serve", "chat", "train", "reward", "evaluate", "demo", "proxies"))]
+    commands = [
+        [],
+        *([name] for name in ("serve", "chat", "train", "trainer", "reward", "evaluate", "demo", "proxies")),
+    ]
 
     loaded = modules_after(f"from cli.main import main\nfor command in {commands}: main([*command, '--help'])")
 

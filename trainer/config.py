@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+from proxy_model.aliases import STABLE, Aliases
 from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
 from proxy_model.errors import InvalidParameter
 from trainer.baselines import Baseline
@@ -175,6 +176,12 @@ class TrainConfig:
     registry: Path | None = None
     """Folder that holds the published proxies; None: `proxies` in the output folder."""
 
+    alias: str = STABLE
+    """What its versions are called when they are published: `stable`, `canary` or a name of one's own."""
+
+    start: Path | None = None
+    """Folder of an earlier run, or of a published version, whose weights this run starts from; None: new weights."""
+
     num_prompts: int = 0
     """Prompts to answer in all, rounded up to whole iterations; 0: each prompt of the file once."""
 
@@ -194,6 +201,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.proxy), "proxy", self.proxy, "a name")
+        Aliases().assigned([self.alias], 1)
         _require(self.algorithm == "ppo", "algorithm", self.algorithm, "'ppo'")
         _require(self.num_prompts >= 0, "num_prompts", self.num_prompts, "at least 0")
         _require(self.publish_every >= 0, "publish_every", self.publish_every, "at least 0")

@@ -1,8 +1,7 @@
 """The training run: rollout, score, advantages, update, metrics, state, and now and then a published version.
 
 A run is its settings: every random number is drawn from a seed of (run seed, purpose, iteration), so a run that was
-killed and resumed ends with the weights of the unbroken run, bit for bit. It may publish a version a second time, when
-the kill fell between publishing and saving.
+killed and resumed ends with the weights of the unbroken run, bit for bit, and with the versions of the unbroken run.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import load_llm
 from proxy_model.policy import ProxyPolicy
 from trainer.config import TrainConfig
+from trainer.lock import sole_trainer
 from trainer.monitor import warnings
 from trainer.prompts import load_prompts
 from trainer.rewards import RewardModel, load_reward
@@ -26,9 +26,21 @@ Watcher = Callable[[Mapping[str, float], list[str]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult:
-    """A finished run."""
+class Supervision:
+    """How whoever started a run looks after it."""
 
+    must_stop: Callable[[], bool] = lambda: False
+    """Asked before each iteration; once it is true the run is saved and left, to be resumed."""
+
+    on_publish: Callable[[ProxyRef], None] = lambda ref: None
+    """Told of each version that is published."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """A run that is finished, or was stopped."""
+
+    is_done: bool
     iterations: int
     prompts_seen: int
     published: tuple[ProxyRef, ...]
@@ -36,9 +48,12 @@ class TrainResult:
 
     policy: ProxyPolicy
     metrics: Mapping[str, float]
-    """Of the last iteration."""
+    """Of the last iteration; empty before the first."""
 
     warnings: tuple[str, ...]
+
+
+_UNATTENDED = Supervision()
 
 
 def train(
@@ -47,30 +62,45 @@ def train(
     is_resumed: bool = False,
     parts: Parts | None = None,
     on_iteration: Watcher | None = None,
+    supervision: Supervision = _UNATTENDED,
 ) -> TrainResult:
     """Train a proxy from scratch, or go on with the run in `config.output`.
 
     `parts` stands in for what the settings name. Raises `InvalidParameter` for an output folder that is not empty, or
-    is resumed with other settings, and `DataError` for bad prompts, before anything is computed.
+    is resumed with other settings, `OutputTaken`, and `DataError` for bad prompts, before anything is computed.
     """
-    _check_output(config, is_resumed=is_resumed)
-    run = Run.start(config, parts or _load_parts(config), is_resumed=is_resumed)
-    with RunLog(config.output, num_done=run.progress.iteration, tensorboard=config.tensorboard) as log:
-        while not run.is_done:
-            row = run.iterate()
-            log.write(row)
-            run.publish_if_due(row)
-            run.save_if_due()
-            if on_iteration is not None:
-                on_iteration(row, warnings(log.rows))
-        return TrainResult(
-            iterations=run.progress.iteration,
-            prompts_seen=run.progress.prompts_seen,
-            published=tuple(run.published),
-            policy=run.policy,
-            metrics=log.rows[-1],
-            warnings=tuple(warnings(log.rows)),
-        )
+    with sole_trainer(config.output):
+        _check_output(config, is_resumed=is_resumed)
+        run = Run.start(config, parts or _load_parts(config), is_resumed=is_resumed)
+        with RunLog(config.output, num_done=run.progress.iteration, tensorboard=config.tensorboard) as log:
+            while not run.is_done and not supervision.must_stop():
+                _iterate(run, log, on_iteration, supervision)
+            if not run.is_done:
+                run.save()
+            return _result(run, log)
+
+
+def _iterate(run: Run, log: RunLog, on_iteration: Watcher | None, supervision: Supervision) -> None:
+    """One iteration, and what it leaves on disk: its row, perhaps a version, the state."""
+    row = run.iterate()
+    log.write(row)
+    if run.publish_if_due(row):
+        supervision.on_publish(run.published[-1])
+    run.save_if_due()
+    if on_iteration is not None:
+        on_iteration(row, warnings(log.rows))
+
+
+def _result(run: Run, log: RunLog) -> TrainResult:
+    return TrainResult(
+        is_done=run.is_done,
+        iterations=run.progress.iteration,
+        prompts_seen=run.progress.prompts_seen,
+        published=tuple(run.published),
+        policy=run.policy,
+        metrics=log.rows[-1] if log.rows else {},
+        warnings=tuple(warnings(log.rows)),
+    )
 
 
 def _check_output(config: TrainConfig, *, is_resumed: bool) -> None:

@@ -4,14 +4,16 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from proxy_model import disk
 from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint
+from proxy_model.checkpoint import Checkpoint, read_checkpoint
 from proxy_model.engine import Engine, EngineConfig
-from proxy_model.errors import DataError
+from proxy_model.errors import BadCheckpoint, DataError
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from proxy_model.registry import ProxyRegistry
@@ -23,9 +25,10 @@ from trainer.config import TrainConfig, config_to_mapping
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, update_metrics
 from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
 from trainer.prompts import Prompt
+from trainer.publication import publish_once
 from trainer.rewards import RewardModel
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, encode_prompts, prompt_indices, roll_out_policy
-from trainer.state import Progress, load_state, save_state
+from trainer.state import STATE_FILE, Progress, load_state, load_weights, save_state
 from trainer.targets import Targets, make_targets, terminal_rewards
 
 SETTINGS_FILE = "settings.json"
@@ -53,13 +56,14 @@ class Run:
     optimizer: torch.optim.Adam
     progress: Progress
     num_iterations: int
+    is_resumed: bool
     published: list[ProxyRef] = field(default_factory=list)
 
     @staticmethod
     def start(config: TrainConfig, parts: Parts, *, is_resumed: bool) -> "Run":
         """A new run, its state saved at once, or the one that was saved in `config.output`."""
         prompts = _fitting_prompts(config, parts)
-        policy = _new_policy(config, parts.llm)
+        policy = _new_policy(replace(config, start=None) if is_resumed else config, parts.llm)
         optimizer = make_optimizer(policy, config.ppo)
         settings = config_to_mapping(config)
         progress = load_state(config.output, policy, optimizer, settings) if is_resumed else Progress()
@@ -73,9 +77,9 @@ class Run:
             optimizer=optimizer,
             progress=progress,
             num_iterations=planned_iterations(config, len(prompts)),
+            is_resumed=is_resumed,
         )
-        config.output.mkdir(parents=True, exist_ok=True)
-        (config.output / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        _write_settings(config.output, settings)
         if not is_resumed:
             run.save()
         return run
@@ -110,14 +114,16 @@ class Run:
             "progress/prompts": self.progress.prompts_seen,
         }
 
-    def publish_if_due(self, row: Mapping[str, float]) -> None:
+    def publish_if_due(self, row: Mapping[str, float]) -> bool:
         """Publish after every `publish_every` iterations and after the last one; `row` goes on the card."""
         every = self.config.publish_every
-        if self.is_done or (every and self.progress.iteration % every == 0):
+        is_due = self.is_done or (every > 0 and self.progress.iteration % every == 0)
+        if is_due:
             self.publish(row)
+        return is_due
 
     def publish(self, row: Mapping[str, float]) -> None:
-        """Make the current weights the next version of the proxy, and its stable one."""
+        """Make the current weights the next version of the proxy, unless they are one already, and name it."""
         card = {
             "settings": config_to_mapping(self.config),
             "iterations": self.progress.iteration,
@@ -127,7 +133,11 @@ class Run:
         checkpoint = Checkpoint(
             policy=self.policy, skam=self.config.skam, fingerprint=dict(self.llm.fingerprint), card=card
         )
-        self.published.append(ProxyRegistry(self.config.registry_folder).publish(self.config.proxy, checkpoint))
+        registry, name, alias = ProxyRegistry(self.config.registry_folder), self.config.proxy, self.config.alias
+        if self.is_resumed:
+            self.published.append(publish_once(registry, name, checkpoint, alias))
+        else:
+            self.published.append(registry.publish(name, checkpoint, aliases=[alias]))
 
     def save_if_due(self) -> None:
         """Save after every `save_every` iterations and after the last one."""
@@ -222,7 +232,29 @@ def _fitting_prompts(config: TrainConfig, parts: Parts) -> list[EncodedPrompt]:
 
 def _new_policy(config: TrainConfig, llm: FrozenLLM) -> ProxyPolicy:
     generator = torch.Generator().manual_seed(derived_seed(config.seed, "weights"))
-    return ProxyPolicy(config.shape.policy_config(llm.hidden_size), generator=generator).to(llm.device)
+    policy = ProxyPolicy(config.shape.policy_config(llm.hidden_size), generator=generator)
+    if config.start is not None:
+        _start_from(config.start, policy, llm)
+    return policy.to(llm.device)
+
+
+def _start_from(folder: Path, policy: ProxyPolicy, llm: FrozenLLM) -> None:
+    """Give `policy` the weights of the run, or of the published version, in `folder`. Raises `BadCheckpoint`."""
+    if (folder / STATE_FILE).is_file():
+        load_weights(folder, policy)
+        return
+    found = read_checkpoint(folder, llm.fingerprint).policy
+    if found.config != policy.config:
+        raise BadCheckpoint("format", f"{folder} holds a proxy of another shape than the settings ask for")
+    policy.load_state_dict(found.state_dict())
+
+
+def _write_settings(folder: Path, settings: Mapping[str, object]) -> None:
+    """A kill leaves the old file or the new one, never half of one."""
+    disk.make_folder(folder)
+    aside = disk.staging_path(folder)
+    disk.write_file(aside, (json.dumps(settings, indent=2) + "\n").encode())
+    aside.replace(folder / SETTINGS_FILE)
 
 
 def _engine_config(config: TrainConfig, prompts: Sequence[EncodedPrompt]) -> EngineConfig:

@@ -21,8 +21,8 @@ from proxy_model.policy import ProxyPolicy
 from trainer.advantages import RunningMoments
 
 STATE_FILE = "state.safetensors"
-FREE_TO_CHANGE = frozenset({"output", "registry", "tensorboard", "save_every", "publish_every"})
-"""Settings that a resumed run may change, since the weights do not depend on them."""
+FREE_TO_CHANGE = frozenset({"output", "registry", "tensorboard", "save_every", "publish_every", "alias", "start"})
+"""Settings that a resumed run may change, since its weights do not depend on them, or not any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +59,16 @@ def load_state(folder: Path, policy: ProxyPolicy, optimizer: torch.optim.Adam, s
     """
     tensors, header = _read(folder / STATE_FILE)
     _refuse_changes(json.loads(header["settings"]), settings)
-    weights = {name: each for name, each in tensors.items() if name.startswith("policy.")}
-    try:
-        policy.load_state_dict({name.removeprefix("policy."): each for name, each in weights.items()})
-    except RuntimeError as error:
-        raise BadCheckpoint("format", f"{folder / STATE_FILE}: {error}") from error
+    _restore_weights(policy, tensors, folder)
     _restore_moments(policy, optimizer, tensors)
     values = json.loads(header["progress"])
     return Progress(**{**values, "moments": RunningMoments(**values["moments"])})
+
+
+def load_weights(folder: Path, policy: ProxyPolicy) -> None:
+    """Put the weights of the run in `folder` into `policy`, and nothing else of it. Raises `BadCheckpoint`."""
+    tensors, _ = _read(folder / STATE_FILE)
+    _restore_weights(policy, tensors, folder)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -81,6 +83,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not header.keys() >= {"progress", "settings"}:
         raise BadCheckpoint("format", f"{path} is not the state of a training run")
     return tensors, header
+
+
+def _restore_weights(policy: ProxyPolicy, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    weights = {name: each for name, each in tensors.items() if name.startswith("policy.")}
+    try:
+        policy.load_state_dict({name.removeprefix("policy."): each for name, each in weights.items()})
+    except RuntimeError as error:
+        raise BadCheckpoint("format", f"{folder / STATE_FILE}: {error}") from error
 
 
 def _weights(policy: ProxyPolicy) -> dict[str, Tensor]:

@@ -51,9 +51,13 @@ def run(config: TrainConfig, *, is_resumed: bool = False, kill_after: int = 0) -
         if row["progress/iteration"] == kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    return train(config, parts=parts_in_miniature(), is_resumed=is_resumed, on_iteration=die)
+
+
+def parts_in_miniature() -> Parts:
+    """The tiny LLM, forty prompts, and a reward that is the answer's length."""
     prompts = [Prompt(messages=[{"role": "user", "content": f"question {number}"}]) for number in range(40)]
-    parts = Parts(llm=tiny_llm(), reward_model=LengthReward(), prompts=prompts)
-    return train(config, parts=parts, is_resumed=is_resumed, on_iteration=die)
+    return Parts(llm=tiny_llm(), reward_model=LengthReward(), prompts=prompts)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""`proxy-rlhf trainer`: the trainer as a service, in the foreground."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def trainer(
+    host: Annotated[str | None, typer.Option(help="Address of /health, /ready and /metrics.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one. Default: 8001.")] = None,
+    home: Annotated[Path | None, typer.Option(file_okay=False, help="Folder of all data; PROXY_RLHF_HOME.")] = None,
+    job: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="TOML file: a proxy to keep improving. None: wait.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Processor threads to compute with.")] = None,
+    nice: Annotated[int | None, typer.Option(help="How far to stand back for others, 0 to 19.")] = None,
+    stop_seconds: Annotated[float | None, typer.Option(help="Time for the iteration that SIGTERM finds.")] = None,
+    log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, typer.Option()] = None,
+) -> int:
+    """Train proxies as a service that shows what it does; every flag is also PROXY_RLHF_TRAINER_<NAME>."""
+    paths = {"home": home, "job": job}
+    absolute = {name: path.expanduser().absolute() if path else None for name, path in paths.items()}
+    flags = {
+        "host": host,
+        "port": port,
+        "threads": threads,
+        "nice": nice,
+        "stop_seconds": stop_seconds,
+        "log_level": log_level,
+        **absolute,
+    }
+
+    from trainer.service.settings import load_settings
+
+    settings = load_settings(os.environ, flags)
+
+    from trainer.service.serve import serve
+
+    return serve(settings)

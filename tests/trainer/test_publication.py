@@ -1,0 +1,100 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy_model.checkpoint import Checkpoint
+from proxy_model.errors import OutputTaken
+from proxy_model.registry import ProxyRegistry
+from tests.bad_checkpoints import SMALL_FINGERPRINT, SMALL_SKAM, small_policy
+from tests.trainer.runs import parts_in_miniature, run, small_config
+from trainer.config import PpoConfig
+from trainer.lock import sole_trainer
+from trainer.loop import Supervision, train
+from trainer.publication import publish_once
+
+CARD = {"settings": {"output": "a", "seed": 3}, "iterations": 4, "metrics": {"speed/rollout_seconds": 2.0}}
+
+
+def checkpoint(**changes: Any) -> Checkpoint:
+    return Checkpoint(small_policy(1), SMALL_SKAM, dict(SMALL_FINGERPRINT), {**CARD, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "versions"),
+    [
+        ({"metrics": {"speed/rollout_seconds": 9.0}}, [1]),  # the same iteration, done again on a slower machine
+        ({"iterations": 5}, [1, 2]),
+        ({"settings": {"output": "b", "seed": 3}}, [1, 2]),  # another run
+    ],
+)
+def test_an_iteration_of_a_run_is_published_once(changes: dict[str, Any], versions: list[int], tmp_path: Path) -> None:
+    registry = ProxyRegistry(tmp_path)
+    registry.publish("calm", checkpoint())
+
+    ref = publish_once(registry, "calm", checkpoint(**changes), "stable")
+
+    assert registry.versions("calm") == versions
+    assert ref.version == versions[-1]
+
+
+def test_a_version_that_was_killed_before_it_got_its_alias_gets_it_now(tmp_path: Path) -> None:
+    registry = ProxyRegistry(tmp_path)
+    registry.publish("calm", checkpoint(iterations=2))
+    registry.publish("calm", checkpoint(), aliases=())
+
+    publish_once(registry, "calm", checkpoint(), "stable")
+
+    assert registry.aliases("calm").versions == {"stable": 2}
+
+
+def test_an_alias_that_has_moved_on_is_left_where_it_is(tmp_path: Path) -> None:
+    registry = ProxyRegistry(tmp_path)
+    registry.publish("calm", checkpoint())
+    registry.publish("calm", checkpoint(settings={}))
+
+    assert publish_once(registry, "calm", checkpoint(), "stable").version == 1
+    assert registry.aliases("calm").versions == {"stable": 2}
+
+
+def test_a_run_publishes_under_the_alias_of_its_settings(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", iterations=1, alias="canary")
+
+    run(config)
+
+    assert ProxyRegistry(config.registry_folder).aliases("tiny").versions == {"canary": 1}
+
+
+def test_a_run_that_starts_from_another_s_version_starts_with_its_weights(tmp_path: Path) -> None:
+    """Under a learning rate of next to nothing the first batch leaves the actor as it was."""
+    first = small_config(tmp_path / "first", iterations=3, registry=tmp_path / "proxies")
+    learnt = run(first).policy.actor.output.weight
+    ppo = PpoConfig(learning_rate=1e-12)
+
+    starts = (tmp_path / "proxies" / "tiny" / "1", tmp_path / "first")
+    others = [
+        run(small_config(tmp_path / f"{n}", iterations=1, start=start, ppo=ppo)) for n, start in enumerate(starts)
+    ]
+
+    for other in others:
+        assert other.policy.actor.output.weight.equal(learnt)
+
+
+def test_a_stopped_run_is_saved_where_it_is_and_says_that_it_is_not_done(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", iterations=5, save_every=4)
+    answers = iter([False, False, True])
+
+    stopped = train(config, parts=parts_in_miniature(), supervision=Supervision(must_stop=lambda: next(answers)))
+    resumed = run(config, is_resumed=True)
+
+    assert (stopped.is_done, stopped.iterations) == (False, 2)
+    assert (resumed.is_done, resumed.iterations, len(resumed.published)) == (True, 5, 1)
+
+
+def test_a_folder_in_which_another_trainer_works_is_refused(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", iterations=1)
+
+    with sole_trainer(config.output), pytest.raises(OutputTaken):
+        run(config)
+
+    assert not config.output.exists()

@@ -1,0 +1,87 @@
+"""One trainer process: its share of the machine, its port, its signals, and how it ends."""
+
+import logging
+import os
+import sys
+import time
+from types import FrameType
+
+import uvicorn
+
+from trainer.loop import train
+from trainer.service.app import create_app
+from trainer.service.continuous import ContinuousJob, read_job
+from trainer.service.gauges import TrainingGauges
+from trainer.service.json_log import configure_logging
+from trainer.service.settings import Settings
+from trainer.service.work import NoWork, WorkSource
+from trainer.service.worker import Trains, Worker
+
+logger = logging.getLogger(__name__)
+
+_FORCED_SECONDS = 1
+"""What a scrape that is under way at the end gets."""
+
+
+def serve(settings: Settings, trains: Trains = train) -> int:
+    """Train and show it until told to stop; returns the exit code. Raises `InvalidParameter` for a bad job file."""
+    configure_logging(settings.log_level)
+    # The converted LLMs of this process lie in the same home as its proxies.
+    os.environ["PROXY_RLHF_HOME"] = str(settings.home)
+    os.setpriority(os.PRIO_PROCESS, 0, max(settings.nice, os.getpriority(os.PRIO_PROCESS, 0)))
+    gauges = TrainingGauges()
+    worker = Worker(_source(settings), gauges, settings.threads, trains)
+    config = uvicorn.Config(create_app(worker, gauges), settings.host, settings.port, log_config=None, access_log=False)
+    server = _StoppingServer(config, worker, settings.stop_seconds)
+    listener = config.bind_socket()
+    doing = f"keeps improving what {settings.job} names" if settings.job else "waits: no job is configured"
+    print(f"proxy-rlhf: trainer on http://{settings.host}:{listener.getsockname()[1]}, {doing}", flush=True)
+    worker.start()
+    server.run([listener])
+    if worker.is_alive:
+        _leave_at_once(server.exit_code)
+    return server.exit_code
+
+
+def _source(settings: Settings) -> WorkSource:
+    if settings.job is None:
+        return NoWork()
+    read_job(settings.job)
+    return ContinuousJob(settings.job, settings.home)
+
+
+def _leave_at_once(exit_code: int) -> None:
+    """An iteration that takes too long is dropped: what is on disk is whole at any moment, so it can be done again."""
+    logger.warning("the iteration that was under way is dropped, a restart does it again")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+class _StoppingServer(uvicorn.Server):
+    """Answers probes and scrapes until the worker has ended or the deadline is over; a second signal does not wait."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker, stop_seconds: float) -> None:
+        config.timeout_graceful_shutdown = _FORCED_SECONDS
+        super().__init__(config)
+        self.exit_code = 0
+        self._worker = worker
+        self._stop_seconds = stop_seconds
+        self._deadline: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The signal handler; uvicorn's own would close the socket at once and re-raise the signal at the end."""
+        if self._deadline is not None:
+            self.force_exit = self.should_exit = True
+            return
+        self._deadline = time.monotonic() + self._stop_seconds
+        self._worker.stop()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if not self._worker.is_alive:
+            self.should_exit = True
+            self.exit_code = 0 if self._deadline is not None else 1
+        elif self._deadline is not None and time.monotonic() > self._deadline:
+            self.should_exit = True
+        return await super().on_tick(counter)

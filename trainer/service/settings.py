@@ -1,0 +1,88 @@
+"""Everything that an operator can set: the one file of the trainer's service that reads the environment.
+
+`PROXY_RLHF_TRAINER_<NAME>` sets the field `<name>` of `Settings`, `PROXY_RLHF_HOME` sets `home`; a flag wins.
+"""
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from proxy_model.errors import InvalidParameter
+from proxy_model.paths import home_folder
+
+PREFIX = "PROXY_RLHF_TRAINER_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One trainer process. Raises `InvalidParameter` for what cannot work."""
+
+    host: str = "127.0.0.1"
+    """Whoever reaches it can read the training metrics and nothing else."""
+
+    port: int = 8001
+    """0 takes any free port."""
+
+    home: Path = field(default_factory=home_folder)
+    """The folder of all data: published proxies, converted LLMs, the runs."""
+
+    job: Path | None = None
+    """Settings of a proxy to keep improving, see `continuous`. None: there is nothing to do, and that is fine."""
+
+    threads: int = 1
+    """Processor threads that training computes with, so that a server on the same machine keeps the others."""
+
+    nice: int = 10
+    """How far training stands back where processor time is short, 0 (not at all) to 19."""
+
+    stop_seconds: float = 20.0
+    """How long the iteration that SIGTERM finds may take to end; past that it is dropped, and done again later."""
+
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port <= 65535, "port", self.port, "in [0, 65535]")
+        _require(self.job is None or self.job.is_file(), "job", str(self.job), "a file that exists")
+        _require(self.threads >= 1, "threads", self.threads, "at least 1")
+        _require(0 <= self.nice <= 19, "nice", self.nice, "in [0, 19]")
+        _require(self.stop_seconds >= 0, "stop_seconds", self.stop_seconds, "at least 0")
+        levels = ("debug", "info", "warning", "error")
+        _require(self.log_level in levels, "log_level", self.log_level, f"one of {levels}")
+
+
+def load_settings(environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
+    """Settings from the environment and from `flags` (None where not given). Raises `InvalidParameter`."""
+    kinds = get_type_hints(Settings)
+    variables = {name: f"{PREFIX}{name.upper()}" for name in kinds} | {"home": "PROXY_RLHF_HOME"}
+    _refuse_unknown(environment, set(variables.values()))
+    values = {
+        name: _parsed(variable, environment[variable], kinds[name])
+        for name, variable in variables.items()
+        if environment.get(variable)
+    }
+    return Settings(**(values | {name: value for name, value in flags.items() if value is not None}))
+
+
+def _require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
+    if not is_allowed:
+        raise InvalidParameter(name, value, allowed)
+
+
+def _parsed(variable: str, text: str, kind: Any) -> Any:
+    if isinstance(kind, types.UnionType):
+        kind = get_args(kind)[0]
+    if kind is Path:
+        return Path(text).expanduser().absolute()
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise InvalidParameter(variable, text, f"of type {kind.__name__}") from error
+
+
+def _refuse_unknown(environment: Mapping[str, str], known: set[str]) -> None:
+    """The prefix is this service's own, so a variable that it does not know is a misspelled one."""
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known:
+            raise InvalidParameter(name, "***", f"one of {sorted(known)}")
