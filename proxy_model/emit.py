@@ -9,6 +9,9 @@ from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.request import CandidateDecision, Delta, PositionDecisions, TokenLogprob
 from proxy_model.sequence import Sequence
 
+_SCORED_ROWS = 32
+"""Prompt tokens whose log-probabilities over the whole vocabulary are in memory at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class AcceptedPosition:
@@ -31,6 +34,7 @@ class Emitter:
     """Notes accepted tokens in their sequences and words the deltas."""
 
     def __init__(self, llm: FrozenLLM) -> None:
+        self._llm = llm
         self._tokenizer = llm.tokenizer
         self._end_token_ids = llm.end_token_ids
         self._bytes: dict[int, bytes] = {}
@@ -54,6 +58,7 @@ class Emitter:
             text=text,
             token_ids=(token,),
             logprobs=() if params.top_logprobs is None else (self._logprob(position, params.top_logprobs),),
+            prompt_logprobs=tuple(sequence.prompt_logprobs) if len(sequence.output) == 1 else (),
             decisions=(self._decisions(position),) if params.return_decisions and is_proxied else (),
             num_accepted=1,
             num_rejected=position.rank,
@@ -65,6 +70,28 @@ class Emitter:
             else recorder.finish(sequence.request.prompt_token_ids, tuple(sequence.output), finish_reason),
         )
 
+    def score_prompt(self, sequence: Sequence, offset: int, states: Tensor) -> None:
+        """Note the log-probabilities of the tokens that follow prompt tokens `offset` onwards, whose h is `states`."""
+        num_top = sequence.request.params.prompt_logprobs
+        if num_top is None:
+            return
+        targets = sequence.request.prompt_token_ids[offset + 1 : offset + 1 + states.shape[0]]
+        for start in range(0, len(targets), _SCORED_ROWS):
+            tokens = targets[start : start + _SCORED_ROWS]
+            logprobs = self._llm.logits(states[start : start + len(tokens)]).log_softmax(-1)
+            sequence.prompt_logprobs += [
+                self._worded(row, token, num_top) for row, token in zip(logprobs, tokens, strict=True)
+            ]
+
+    def read_only(self, sequence: Sequence) -> Delta:
+        """The one delta of a request without an answer."""
+        return Delta(
+            request_id=sequence.request.id,
+            prompt_logprobs=tuple(sequence.prompt_logprobs),
+            finish_reason="length",
+            usage=sequence.usage(),
+        )
+
     def _record(self, sequence: Sequence, position: AcceptedPosition) -> None:
         if sequence.recorder is not None:
             slate, row = position.decided.slate, position.row
@@ -74,15 +101,18 @@ class Emitter:
     def _logprob(self, position: AcceptedPosition, num_top: int) -> TokenLogprob:
         """Under the LLM at temperature 1, before the proxy."""
         assert position.logits is not None
-        logprobs = position.logits.log_softmax(-1)
+        return self._worded(position.logits.log_softmax(-1), position.token, num_top)
+
+    def _worded(self, logprobs: Tensor, token: int, num_top: int) -> TokenLogprob:
+        """`token` and the likeliest ones of `logprobs` (V,)."""
         top = logprobs.topk(num_top) if num_top else None
         likeliest = () if top is None else tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
         return TokenLogprob(
-            position.token,
-            self._text(position.token),
-            self._token_bytes(position.token),
-            float(logprobs[position.token]),
-            tuple((token, self._text(token), self._token_bytes(token), value) for token, value in likeliest),
+            token,
+            self._text(token),
+            self._token_bytes(token),
+            float(logprobs[token]),
+            tuple((other, self._text(other), self._token_bytes(other), value) for other, value in likeliest),
         )
 
     def _decisions(self, position: AcceptedPosition) -> PositionDecisions:

@@ -94,13 +94,14 @@ class Engine:
         hidden = self.llm.advance(plan.step)
         self._scheduler.advance_prefill(plan)
         self.num_steps += 1
+        read = self._read_prompts(plan, hidden)
         rows, states = self._rows_to_decide(plan, hidden)
         if not rows:
-            return []
+            return self._end_read_only(read)
         logits = self.llm.logits(states)
         self._forbid_early_end(logits, rows)
         decided = decide(states, logits, rows, self.config.max_candidates)
-        return self._settle(rows, states, logits, decided)
+        return self._settle(rows, states, logits, decided) + self._end_read_only(read)
 
     def generate(self, requests: Iterable[GenerationRequest]) -> list[Finished]:
         """Run `requests` to their ends, in their order. Any number: the queue's bound does not apply."""
@@ -171,6 +172,21 @@ class Engine:
         if self.num_waiting >= self.config.max_waiting + self.config.num_staging:
             raise EngineFull(f"the queue of {self.config.max_waiting} requests is full", retry_after_seconds=1.0)
 
+    def _read_prompts(self, plan: Plan, hidden: Tensor) -> list[Sequence]:
+        """Score the prompt tokens that asked for it; the sequences that end with their prompt, now that it is read."""
+        for sequence, chunk in plan.chunks:
+            self._emitter.score_prompt(sequence, chunk.offset, hidden[chunk.start : chunk.start + chunk.num_rows])
+        return [
+            sequence
+            for sequence, _ in plan.chunks
+            if sequence.num_cached == sequence.num_prompt and not sequence.request.params.max_tokens
+        ]
+
+    def _end_read_only(self, sequences: Rows[Sequence]) -> list[Delta]:
+        for sequence in sequences:
+            self._scheduler.remove(self._sequences.pop(sequence.request.id))
+        return [self._emitter.read_only(sequence) for sequence in sequences]
+
     def _rows_to_decide(self, plan: Plan, hidden: Tensor) -> tuple[list[Sequence], Tensor]:
         """The sequences that have h(prefix) now, and those states: all but unread prompts and rejected candidates."""
         for sequence in plan.decoding:
@@ -183,7 +199,7 @@ class Engine:
         rows = [row for row in range(len(plan.decoding)) if row not in rejected]
         sequences = [plan.decoding[row] for row in rows]
         for sequence, chunk in plan.chunks:
-            if sequence.num_cached == sequence.num_prompt:
+            if sequence.num_cached == sequence.num_prompt and sequence.request.params.max_tokens:
                 sequences.append(sequence)
                 rows.append(chunk.start + chunk.num_rows - 1)
                 sequence.num_passes += 1

@@ -16,6 +16,8 @@ class SamplingParams:
     """How one answer is decoded."""
 
     max_tokens: int
+    """0: the prompt is only read."""
+
     temperature: float = 0.0
     """0: the paper's order, descending probability. Above: candidates come in an order drawn at this temperature."""
 
@@ -34,6 +36,9 @@ class SamplingParams:
     top_logprobs: int | None = None
     """None: no log-probabilities. n: those of the chosen token and of the n likeliest, 0..20."""
 
+    prompt_logprobs: int | None = None
+    """The same for the tokens of the prompt, on the first delta."""
+
     p_t: float | None = None
     skam_temperature: float | None = None
     skam_top_p: float | None = None
@@ -43,11 +48,12 @@ class SamplingParams:
     return_decisions: bool = False
 
     def __post_init__(self) -> None:
-        _check("max_tokens", self.max_tokens, 1, 1 << 31)
+        _check("max_tokens", self.max_tokens, 0, 1 << 31)
         _check("temperature", self.temperature, 0.0, 2.0)
         _check("min_tokens", self.min_tokens, 0, self.max_tokens)
-        if self.top_logprobs is not None:
-            _check("top_logprobs", self.top_logprobs, 0, 20)
+        for name, number in (("top_logprobs", self.top_logprobs), ("prompt_logprobs", self.prompt_logprobs)):
+            if number is not None:
+                _check(name, number, 0, 20)
         if self.p_t is not None:
             _check("p_t", self.p_t, 0.0, 1.0)
         for name, value in (("top_p", self.top_p), ("skam_top_p", self.skam_top_p)):
@@ -141,6 +147,9 @@ class Delta:
     text: str = ""
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """On the first delta, if asked for: of the prompt's tokens from the second on."""
+
     decisions: tuple[PositionDecisions, ...] = ()
     num_accepted: int = 0
     num_rejected: int = 0

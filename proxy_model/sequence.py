@@ -8,7 +8,7 @@ from torch import Tensor
 
 from proxy_model.bank import LoadedProxy
 from proxy_model.detokenizer import Detokenizer
-from proxy_model.request import FinishReason, GenerationRequest, Usage
+from proxy_model.request import FinishReason, GenerationRequest, TokenLogprob, Usage
 from proxy_model.skam import Slate
 from proxy_model.trajectory import TrajectoryRecorder
 
@@ -47,6 +47,7 @@ class Sequence:
         self.num_cached = 0
         """Tokens whose keys and values are in the cache."""
 
+        self.prompt_logprobs: list[TokenLogprob] = []
         self.output: list[int] = []
         self.pending: PendingCandidate | None = None
         self.detokenizer = Detokenizer(request.params.stop)

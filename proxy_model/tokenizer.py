@@ -1,8 +1,10 @@
 """Text to token ids and back, through the tokenizer that belongs to the LLM."""
 
+import codecs
 import hashlib
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 from proxy_model.errors import InvalidParameter
@@ -29,6 +31,36 @@ class ChatTokenizer:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids
 
+    def encode_prompt(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a raw prompt: special tokens in it are read as such, those that the LLM expects are added."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
+        return ids or self.document_start()
+
+    def document_start(self) -> list[int]:
+        """What an empty prompt means: the token that texts begin with, or else the one that ends them."""
+        start = self._tokenizer.bos_token_id
+        end = self._tokenizer.eos_token_id
+        return [token for token in (start, end) if token is not None][:1]
+
+    def prompt_pieces(self, text: str, *, add_special_tokens: bool = True) -> list[str]:
+        """`text` cut at its tokens, as `encode_prompt` finds them; the pieces join to it, added tokens have none."""
+        if not self._tokenizer.is_fast:
+            return self.spell(self.encode_prompt(text, add_special_tokens=add_special_tokens))
+        read = self._tokenizer(text, add_special_tokens=add_special_tokens, return_offsets_mapping=True)
+        ends = [0, *accumulate((end for _, end in read["offset_mapping"]), max)]
+        ends[-1] = len(text)
+        return [text[start:end] for start, end in pairwise(ends)] or [""]
+
+    def spell(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token; special ones by name, a character of several tokens belongs to the last of them."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        texts = []
+        for token in token_ids:
+            data = self.token_bytes(token)
+            texts.append(decoder.decode(data) if data else decoder.decode(b"", final=True) + self.token_name(token))
+        rest = decoder.decode(b"", final=True)
+        return [*texts[:-1], texts[-1] + rest] if rest else texts
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of `token_ids`, special tokens left out; broken UTF-8 at the ends shows as U+FFFD."""
         text: str = self._tokenizer.decode(
@@ -36,11 +68,14 @@ class ChatTokenizer:
         )
         return text
 
-    def apply_chat_template(self, messages: Sequence[Message]) -> list[int]:
+    def apply_chat_template(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
         """Token ids of a conversation, ready for the assistant's turn. Raises `InvalidParameter` if refused."""
         try:
             text: str = self._tokenizer.apply_chat_template(
-                list(messages), chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
+                list(messages),
+                chat_template=self.chat_template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
             )
         except Exception as error:  # templates raise whatever jinja raises; all of it is about the messages
             raise InvalidParameter(

@@ -17,7 +17,7 @@ from server.errors import ApiError, answer_api_error, answer_http_error, invalid
 from server.metrics_port import serve_metrics
 from server.middleware import RequestContext
 from server.openapi import document, operation_id
-from server.routes import admin, chat, health, metrics, models
+from server.routes import admin, chat, completions, health, metrics, models
 from server.service import Service
 from server.settings import Settings
 
@@ -38,7 +38,7 @@ def create_app(backend: Backend, settings: Settings, metrics_listener: socket.so
         generate_unique_id_function=operation_id,
     )
     app.state.service, app.state.metrics_listener = service, metrics_listener
-    for routes in (chat, models, health, admin, *([metrics] if metrics_listener is None else [])):
+    for routes in (chat, completions, models, health, admin, *([metrics] if metrics_listener is None else [])):
         app.include_router(routes.router, tags=[routes.__name__.rpartition(".")[2]])
     app.add_middleware(RequestContext, service=service)
     app.add_exception_handler(ApiError, answer_api_error)

@@ -13,7 +13,8 @@ async def start_chat(service: Service, chat: ChatRequest) -> Run:
     _check(chat)
 
     async def tokenize() -> list[Prompt]:
-        return [Prompt(await service.backend.tokenize([to_template(message) for message in chat.messages]))]
+        messages = [to_template(message) for message in chat.messages]
+        return [Prompt(tuple(await service.backend.ask_tokenizer(lambda it: it.apply_chat_template(messages))))]
 
     order = Order(
         body=chat,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from server.chat_logprobs import chat_logprobs
 from server.choice import GrowingChoice, Step
 from server.run import Run, deltas
 from server.schemas.chat_response import (
@@ -25,7 +26,7 @@ class _Collected:
 
     def add(self, step: Step) -> None:
         self.texts.append(step.text)
-        self.logprobs += step.logprobs
+        self.logprobs += chat_logprobs(step.tokens)
         self.decisions += step.decisions
 
 

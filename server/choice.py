@@ -1,15 +1,20 @@
 """One of a request's answers as it grows: what its next step shows, and its totals."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proxy_model.request import Delta, PositionDecisions
-from proxy_model.request import TokenLogprob as EngineLogprob
+from proxy_model.request import Delta, PositionDecisions, TokenLogprob
 from proxy_model.request import Usage as EngineUsage
 from server.errors import ApiError, internal
-from server.schemas.chat_response import TokenLogprob, TopLogprob
 from server.schemas.report import Candidate, ChoiceProxy, FinishReason, Position
 from server.token_text import TokenTexts
+
+
+@dataclass(frozen=True, slots=True)
+class TextToken:
+    """A token and the part of the text that it stands for; an end token stands for none."""
+
+    logprob: TokenLogprob
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +22,10 @@ class Step:
     """What a delta shows."""
 
     text: str
-    logprobs: list[TokenLogprob]
-    decisions: list[Position]
+    tokens: list[TextToken]
+    """Their texts join to the text. Empty unless log-probabilities were asked for."""
 
-    def __bool__(self) -> bool:
-        return bool(self.text or self.logprobs or self.decisions)
+    decisions: list[Position]
 
 
 class GrowingChoice:
@@ -34,7 +38,7 @@ class GrowingChoice:
         self.num_accepted = 0
         self.num_rejected = 0
         self.num_forced = 0
-        self._logprobs: TokenTexts[EngineLogprob] = TokenTexts()
+        self._tokens: TokenTexts[TokenLogprob] = TokenTexts()
         self._decisions: TokenTexts[PositionDecisions] = TokenTexts()
 
     def add(self, delta: Delta) -> Step:
@@ -46,7 +50,7 @@ class GrowingChoice:
         self.num_forced += delta.num_forced
         self.finish_reason = "length" if delta.finish_reason == "length" else "stop" if delta.finish_reason else None
         self.usage = delta.usage or self.usage
-        return Step(delta.text, self._shown_logprobs(delta), self._shown_decisions(delta))
+        return Step(delta.text, self._shown_tokens(delta), self._shown_decisions(delta))
 
     def proxy(self, decisions: list[Position] | None) -> ChoiceProxy:
         """What the proxy did in this choice so far."""
@@ -54,14 +58,13 @@ class GrowingChoice:
             accepted=self.num_accepted, rejections=self.num_rejected, forced=self.num_forced, decisions=decisions
         )
 
-    def _shown_logprobs(self, delta: Delta) -> list[TokenLogprob]:
-        """OpenAI's entries: tokens without text, and those that a stop string took along, have none."""
+    def _shown_tokens(self, delta: Delta) -> list[TextToken]:
+        """All but those that a stop string took along."""
         is_last = delta.finish_reason is not None
-        entries = ((entry, entry.bytes) for entry in delta.logprobs if entry.bytes)
-        shown = self._logprobs.add(entries, delta.text, is_last=is_last)
-        while is_last and shown and not shown[-1][1]:
+        shown = self._tokens.add(((entry, entry.bytes) for entry in delta.logprobs), delta.text, is_last=is_last)
+        while is_last and shown and shown[-1][0].bytes and not shown[-1][1]:
             shown.pop()
-        return [_logprob(entry, text) for entry, text in shown]
+        return [TextToken(entry, text) for entry, text in shown]
 
     def _shown_decisions(self, delta: Delta) -> list[Position]:
         """Every token's, in the end: those of an end token and of a stop string have no text."""
@@ -95,19 +98,6 @@ def _position(position: PositionDecisions, text: str) -> Position:
     )
 
 
-def _logprob(logprob: EngineLogprob, text: str) -> TokenLogprob:
-    return TokenLogprob(
-        token=text,
-        logprob=_finite(logprob.logprob),
-        bytes=list(logprob.bytes),
-        top_logprobs=_top(logprob.top),
-    )
-
-
-def _top(top: Iterable[tuple[int, str, bytes, float]]) -> list[TopLogprob]:
-    return [TopLogprob(token=name, logprob=_finite(value), bytes=list(data)) for _, name, data, value in top]
-
-
-def _finite(logprob: float) -> float:
+def finite(logprob: float) -> float:
     """OpenAI's number for an impossible token; JSON has no infinity."""
     return max(logprob, -9999.0)

@@ -10,9 +10,18 @@ from pydantic import BaseModel
 from server.schemas.admin import Promotion, ProxyName, ProxyVersion
 from server.schemas.chat_request import ChatRequest
 from server.schemas.chat_response import ChatChunk
+from server.schemas.completion_request import CompletionRequest
 from server.schemas.error import ErrorEnvelope
 
-_MODELS: tuple[type[BaseModel], ...] = (ChatRequest, ChatChunk, Promotion, ProxyName, ProxyVersion, ErrorEnvelope)
+_MODELS: tuple[type[BaseModel], ...] = (
+    ChatRequest,
+    ChatChunk,
+    CompletionRequest,
+    Promotion,
+    ProxyName,
+    ProxyVersion,
+    ErrorEnvelope,
+)
 """What routes name by `json_body` and `event_stream`: FastAPI does not see these."""
 
 _TEMPLATE = "#/components/schemas/{model}"

@@ -36,6 +36,9 @@ class Order:
     top_logprobs: int | None = None
     """None: no log-probabilities."""
 
+    prompt_logprobs: int | None = None
+    """The same for the prompt's tokens."""
+
     @property
     def includes_usage(self) -> bool:
         """Whether a stream ends with a chunk of totals."""

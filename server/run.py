@@ -42,6 +42,10 @@ class Run:
         for answer in self.answers:
             await answer.aclose()
 
+    def prompt_of(self, index: int) -> Prompt:
+        """What choice `index` continues."""
+        return self.prompts[index // self.order.num_choices]
+
     def report(self, choices: Sequence[GrowingChoice]) -> ProxyReport | None:
         """The proxy's totals so far; None for the LLM alone."""
         if self.proxy is None:

@@ -63,6 +63,7 @@ def _params(order: Order, room: int, seed: int | None) -> SamplingParams:
         ignore_eos=body.ignore_eos,
         min_tokens=body.min_tokens,
         top_logprobs=order.top_logprobs,
+        prompt_logprobs=order.prompt_logprobs,
         p_t=proxy.p_t,
         skam_temperature=proxy.temperature,
         skam_top_p=proxy.top_p,

@@ -2,17 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from proxy_model.bank import ProxyRef
 from proxy_model.config import SkamConfig
 from proxy_model.engine import Engine
 from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Delta, GenerationRequest
-from proxy_model.tokenizer import Message
+from proxy_model.tokenizer import ChatTokenizer
 from server.backends.engine_thread import BROKEN, EngineThread
 from server.backends.protocol import Capability, EngineStats, Health, LLMCard
+
+T = TypeVar("T")
 
 
 class LocalAnswer:
@@ -92,11 +95,10 @@ class LocalBackend:
         await asyncio.to_thread(self._thread.stop)
         self._tokenizing.shutdown(wait=False)
 
-    async def tokenize(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids by the chat template; one conversation at a time, off the event loop."""
+    async def ask_tokenizer(self, question: Callable[[ChatTokenizer], T]) -> T:
+        """What `question` makes of the LLM's tokenizer; one question at a time, off the event loop."""
         tokenizer = self._thread.loaded.result().llm.tokenizer
-        loop = asyncio.get_running_loop()
-        return tuple(await loop.run_in_executor(self._tokenizing, tokenizer.apply_chat_template, messages))
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, question, tokenizer)
 
     def generate(self, request: GenerationRequest) -> LocalAnswer:
         """Queue `request`; its answer yields deltas, and aborts it when closed before the last one."""

@@ -1,18 +1,20 @@
 """What an engine offers to the server, wherever it runs."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Fingerprint
 from proxy_model.config import SkamConfig
 from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Delta, GenerationRequest
-from proxy_model.tokenizer import Message
+from proxy_model.tokenizer import ChatTokenizer
 from server.distribution import FIRST_TOKEN_SECONDS, INTER_TOKEN_SECONDS, STEP_SECONDS, Distribution
+
+T = TypeVar("T")
 
 State = Literal["loading", "running", "stalled", "dead"]
 Capability = Literal["logprobs", "decisions", "target_return"]
@@ -105,8 +107,8 @@ class Backend(Protocol):
     async def stop(self) -> None:
         """End running answers with an error delta and leave."""
 
-    async def tokenize(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids of a conversation by the LLM's chat template. Raises `InvalidParameter`."""
+    async def ask_tokenizer(self, question: Callable[[ChatTokenizer], T]) -> T:
+        """What `question` makes of the LLM's tokenizer, off the event loop. Raises what it raises."""
 
     def generate(self, request: GenerationRequest) -> Answer:
         """Queue `request` at once, in the order of the calls; closing the answer aborts it."""

@@ -79,6 +79,8 @@ class StatsRecorder:
             return
         if delta.token_ids:
             self._note_tokens(journey, delta, now)
+        elif delta.finish_reason is not None and journey.first_token is None:
+            self._stats.num_prompt_tokens += journey.num_prompt  # a prompt that was only read
         if delta.finish_reason is not None:
             self._end(delta.request_id, delta.finish_reason, now)
 

@@ -1,11 +1,12 @@
 """A version that leaves between a request's arrival and its place in the queue."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from proxy_model.tokenizer import Message
+from proxy_model.tokenizer import ChatTokenizer
 from tests.server.conftest import RunningServer, eventually
 from tests.server.fakes import publish
 from tests.server.test_reload import loaded, serves
@@ -16,14 +17,14 @@ def test_a_takeover_while_the_prompt_is_tokenized_fails_nothing(
 ) -> None:
     publish(server.proxies, server.llm)
     eventually(lambda: serves(server, 1))
-    tokenize = server.service.backend.tokenize
+    ask = server.service.backend.ask_tokenizer
 
-    async def tokenize_slowly(messages: Sequence[Message]) -> tuple[int, ...]:
+    async def ask_slowly(question: Callable[[ChatTokenizer], Any]) -> Any:
         publish(server.proxies, server.llm)
         await asyncio.to_thread(eventually, lambda: loaded(server) == ["helpful@2"])
-        return await tokenize(messages)
+        return await ask(question)
 
-    monkeypatch.setattr(server.service.backend, "tokenize", tokenize_slowly)
+    monkeypatch.setattr(server.service.backend, "ask_tokenizer", ask_slowly)
     answer = server.chat()
 
     assert answer.status_code == 200, answer.text

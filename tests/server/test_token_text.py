@@ -2,6 +2,7 @@
 
 from proxy_model.detokenizer import Detokenizer
 from proxy_model.request import Delta, TokenLogprob
+from server.chat_logprobs import chat_logprobs
 from server.choice import GrowingChoice
 from server.token_text import TokenTexts
 
@@ -57,7 +58,8 @@ def test_broken_bytes_before_an_end_token_belong_to_the_token_that_has_them() ->
 def test_logprobs_of_tokens_without_text_have_no_entry_and_impossible_ones_a_number() -> None:
     entries = (TokenLogprob(1, "<end>", b"", -0.5), TokenLogprob(2, "a", b"a", float("-inf")))
 
-    [found] = GrowingChoice(0).add(Delta(request_id="r", text="a", logprobs=entries, finish_reason="stop")).logprobs
+    step = GrowingChoice(0).add(Delta(request_id="r", text="a", logprobs=entries, finish_reason="stop"))
+    [found] = chat_logprobs(step.tokens)
 
     assert (found.token, found.logprob, found.bytes) == ("a", -9999.0, [97])
 
@@ -70,4 +72,4 @@ def test_logprobs_that_a_stop_string_took_along_have_no_entry() -> None:
     choice.add(Delta(request_id="r", text=" y", logprobs=(entries[1],)))
     last = choice.add(Delta(request_id="r", logprobs=(entries[2],), finish_reason="stop"))
 
-    assert [entry.token for entry in last.logprobs] == [" y"]
+    assert [token.text for token in last.tokens] == [" y"]
