@@ -118,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--strict", action="store_true", default=None, help="refuse fields that are not implemented")
     for name in ("max-running", "max-waiting", "max-context", "max-body-bytes", "max-choices", "max-pinned"):
         parser.add_argument(f"--{name}", type=int)
-    for name in ("reload-seconds", "drain-seconds", "stall-seconds"):
+    parser.add_argument("--store", action=argparse.BooleanOptionalAction, help="keep completions and feedback")
+    for name in ("reload-seconds", "drain-seconds", "stall-seconds", "store-days"):
         parser.add_argument(f"--{name}", type=float)
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     return parser

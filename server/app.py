@@ -13,11 +13,12 @@ from starlette.responses import Response
 
 from proxy_model.errors import ProxyRlhfError
 from server.backends.protocol import Backend
-from server.errors import ApiError, answer_api_error, answer_http_error, invalid, to_api_error
+from server.body import invalid_query
+from server.errors import ApiError, answer_api_error, answer_http_error, to_api_error
 from server.metrics_port import serve_metrics
 from server.middleware import RequestContext
 from server.openapi import document, operation_id
-from server.routes import admin, chat, completions, health, metrics, models
+from server.routes import admin, chat, completions, health, metrics, models, stored_chat
 from server.service import Service
 from server.settings import Settings
 
@@ -38,7 +39,15 @@ def create_app(backend: Backend, settings: Settings, metrics_listener: socket.so
         generate_unique_id_function=operation_id,
     )
     app.state.service, app.state.metrics_listener = service, metrics_listener
-    for routes in (chat, completions, models, health, admin, *([metrics] if metrics_listener is None else [])):
+    for routes in (
+        chat,
+        stored_chat,
+        completions,
+        models,
+        health,
+        admin,
+        *([metrics] if metrics_listener is None else []),
+    ):
         app.include_router(routes.router, tags=[routes.__name__.rpartition(".")[2]])
     app.add_middleware(RequestContext, service=service)
     app.add_exception_handler(ApiError, answer_api_error)
@@ -60,6 +69,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     await service.backend.stop()
+    await service.storage.close()
 
 
 async def _answer_core_error(request: Request, error: Exception) -> Response:
@@ -68,4 +78,5 @@ async def _answer_core_error(request: Request, error: Exception) -> Response:
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:
-    return invalid("The URL's parameters are not valid.", param=None).response()
+    assert isinstance(error, RequestValidationError)
+    return invalid_query(error.errors()[0]).response()

@@ -62,6 +62,11 @@ def parse(data: bytes, model: type[M]) -> M:
         raise _to_api_error(_telling(error.errors(include_url=False))) from error
 
 
+def invalid_query(error: ErrorDetails) -> ApiError:
+    """400 that names the parameter of the URL which FastAPI found at fault."""
+    return _to_api_error({**error, "loc": error["loc"][1:]})
+
+
 async def _read(request: Request, max_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > max_bytes:

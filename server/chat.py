@@ -24,6 +24,7 @@ async def start_chat(service: Service, chat: ChatRequest) -> Run:
         num_choices=chat.n or 1,
         max_tokens=chat.max_completion_tokens or chat.max_tokens,
         top_logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+        ignored=("store",) if chat.store and not service.storage.is_on else (),
     )
     return await start_run(service, order)
 

@@ -1,7 +1,9 @@
 """A chat answer in one piece."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from proxy_model.request import Delta
 from server.chat_logprobs import chat_logprobs
 from server.choice import GrowingChoice, Step
 from server.run import Run, deltas
@@ -35,6 +37,19 @@ async def whole_answer(run: Run) -> ChatCompletion:
     collected = [_Collected(GrowingChoice(index)) for index in range(len(run.answers))]
     async for index, delta in deltas(run):
         collected[index].add(collected[index].choice.add(delta))
+    return _completion(run, collected)
+
+
+def answer_of(run: Run, heard: Sequence[Sequence[Delta]]) -> ChatCompletion:
+    """The same from all deltas of each choice."""
+    collected = [_Collected(GrowingChoice(index)) for index in range(len(heard))]
+    for item, of_choice in zip(collected, heard, strict=True):
+        for delta in of_choice:
+            item.add(item.choice.add(delta))
+    return _completion(run, collected)
+
+
+def _completion(run: Run, collected: list[_Collected]) -> ChatCompletion:
     choices = [item.choice for item in collected]
     return ChatCompletion(
         id=run.id,

@@ -6,10 +6,11 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from server.api_keys import NamedKey
-from server.auth import require
+from server.auth import bearer_key, require
 from server.errors import ApiError
 from server.exchange import current
 from server.service import Service
+from store.database import owner_of
 
 
 def get_service(request: Request) -> Service:
@@ -47,6 +48,14 @@ async def require_reader(
     """For /metrics: an API key or the admin key, once API keys are configured."""
     if service.access.api:
         _note(require(request, service.access.api, service.access.admin))
+
+
+async def get_owner(request: Request, service: ServiceDep) -> str:
+    """Whose rows in the store this caller sees; without configured keys everyone's are the same."""
+    return owner_of(bearer_key(request) if service.access.api else None)
+
+
+OwnerDep = Annotated[str, Depends(get_owner)]
 
 
 def _note(key: NamedKey) -> None:

@@ -15,6 +15,8 @@ from proxy_model.errors import (
     InvalidParameter,
     PromptTooLong,
     ProxyRlhfError,
+    StoreTooNew,
+    StoreUnavailable,
     UnknownProxy,
 )
 
@@ -86,6 +88,8 @@ def to_api_error(error: ProxyRlhfError, prompt_field: str = "messages") -> ApiEr
             return ApiError(404, f"{error}.", "model_not_found", "model")
         case BadCheckpoint():
             return invalid(f"The checkpoint was refused, {error}.", param="version", code="bad_checkpoint")
+        case StoreUnavailable() | StoreTooNew():
+            return unavailable("The store cannot be used at the moment.", code="store_unavailable")
         case EngineDead():
             return unavailable("The decode loop has stopped.", code="engine_dead")
     return internal()

@@ -12,11 +12,13 @@ from server.schemas.chat_request import ChatRequest
 from server.schemas.chat_response import ChatChunk
 from server.schemas.completion_request import CompletionRequest
 from server.schemas.error import ErrorEnvelope
+from server.schemas.stored_chat import MetadataUpdate
 
 _MODELS: tuple[type[BaseModel], ...] = (
     ChatRequest,
     ChatChunk,
     CompletionRequest,
+    MetadataUpdate,
     Promotion,
     ProxyName,
     ProxyVersion,

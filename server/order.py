@@ -39,6 +39,9 @@ class Order:
     prompt_logprobs: int | None = None
     """The same for the prompt's tokens."""
 
+    ignored: tuple[str, ...] = ()
+    """Fields of this endpoint that ask for something which will not happen."""
+
     @property
     def includes_usage(self) -> bool:
         """Whether a stream ends with a chunk of totals."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from proxy_model.bank import ProxyRef
 from proxy_model.errors import BadCheckpoint, EngineFull, PromptTooLong, UnknownProxy
-from proxy_model.request import Delta
+from proxy_model.request import Delta, SamplingParams
 from server import translate
 from server.backends.protocol import Answer
 from server.choice import GrowingChoice
@@ -33,6 +33,9 @@ class Run:
     proxy: ProxyRef | None
     order: Order
     prompts: tuple[Prompt, ...]
+    sampling: SamplingParams
+    """Of the first choice; the others differ in their seeds."""
+
     headers: dict[str, str]
     answers: tuple[Answer, ...]
     """`order.num_choices` to the first prompt, then to the second, and so on."""
@@ -76,7 +79,7 @@ async def start_run(service: Service, order: Order) -> Run:
     translate.check(body, serving.llm, service.backend.capabilities, service.settings.max_choices)
     name = _model_name(body, serving)
     proxy = await _proxy(body, name, serving, service)
-    ignored = ignored_fields(body, has_proxy=proxy is not None)
+    ignored = sorted([*ignored_fields(body, has_proxy=proxy is not None), *order.ignored])
     if service.settings.strict:
         require_none(ignored)
     prompts = tuple(await order.tokenize())
@@ -93,6 +96,7 @@ async def start_run(service: Service, order: Order) -> Run:
         proxy=proxy,
         order=order,
         prompts=prompts,
+        sampling=requests[0].params,
         headers={HEADER: ",".join(ignored)} if ignored else {},
         answers=answers,
     )

@@ -13,6 +13,7 @@ from server.errors import unavailable
 from server.metrics import Metrics
 from server.reloader import Reloader
 from server.settings import Settings
+from server.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Service:
         self.backend = backend
         self.metrics = Metrics()
         self.access = Access(settings.key_sources)
+        self.storage = Storage(settings)
         self.is_draining = False
         self.num_open = 0
         """HTTP requests that are being answered, probes left out."""
@@ -54,7 +56,10 @@ class Service:
             return
         self.on_ready()
         await asyncio.gather(
-            serving.reloader.run(self.settings.reload_seconds), self._record_stats(), self.access.follow()
+            serving.reloader.run(self.settings.reload_seconds),
+            self._record_stats(),
+            self.access.follow(),
+            self.storage.sweep(),
         )
 
     def serving(self) -> Serving:
@@ -80,6 +85,7 @@ class Service:
         self.metrics.record(self.backend.drain_stats())
 
     async def _start(self) -> Serving:
+        await self.storage.open()
         llm = await self.backend.start()
         self.metrics.set_model(llm.name)
         registry = ProxyRegistry(self.settings.proxies_root)

@@ -13,9 +13,10 @@ from typing import Any, get_args, get_type_hints
 
 from proxy_model.embedded_llm import DEFAULT_LLM
 from proxy_model.errors import InvalidParameter
-from proxy_model.paths import home_folder, proxies_root
+from proxy_model.paths import home_folder, proxies_root, store_file
 from proxy_model.registry import is_proxy_name
 from server.access import Access, KeySources
+from store.database import parse_url
 
 PREFIX = "PROXY_RLHF_"
 
@@ -83,12 +84,23 @@ class Settings:
     stall_seconds: float = 60.0
     """A decode step that takes longer makes the server not ready."""
 
+    store: bool = True
+    """Whether anything may be kept: completions and responses that ask for it, and feedback. `on` or `off`."""
+
+    store_url: str | None = field(default=None, repr=False)
+    """Where: `sqlite:///<file>` or `postgresql://<user>@<host>/<database>`. None: `store.sqlite3` under `home`."""
+
+    store_days: float = 30.0
+    """What is kept longer is deleted, feedback included. 0: never."""
+
     log_level: str = "info"
 
     def __post_init__(self) -> None:
         self._check_ranges()
         if not is_proxy_name(self.default_proxy) and self.default_proxy != "base":
             raise InvalidParameter("default_proxy", self.default_proxy, "the name of a proxy, or 'base'")
+        if self.store_database is not None:
+            parse_url(self.store_database)
         has_keys = bool(Access(self.key_sources).api)
         if not has_keys and not is_loopback(self.host):
             raise InvalidParameter("host", self.host, f"a loopback address unless {PREFIX}API_KEYS is set")
@@ -97,6 +109,13 @@ class Settings:
     def proxies_root(self) -> Path:
         """The folder of published proxies."""
         return proxies_root(self.home)
+
+    @property
+    def store_database(self) -> str | None:
+        """The URL of the store; None when it is off."""
+        if not self.store:
+            return None
+        return self.store_url or f"sqlite:///{store_file(self.home)}"
 
     @property
     def key_sources(self) -> KeySources:
@@ -117,7 +136,7 @@ class Settings:
         for name in ("max_running", "max_context", "max_body_bytes", "max_choices", "max_pinned"):
             if getattr(self, name) < 1:
                 raise InvalidParameter(name, getattr(self, name), "at least 1")
-        for name in ("max_waiting", "drain_seconds"):
+        for name in ("max_waiting", "store_days", "drain_seconds"):
             if not getattr(self, name) >= 0:
                 raise InvalidParameter(name, getattr(self, name), "at least 0")
         for name in ("reload_seconds", "stall_seconds"):
@@ -171,7 +190,7 @@ def _parsed(name: str, text: str, kind: Any) -> Any:
 
 
 def _parsed_flag(name: str, text: str) -> bool:
-    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if text.lower() not in words:
         raise InvalidParameter(name, text, f"one of {sorted(words)}")
     return words[text.lower()]

@@ -30,7 +30,7 @@ class Database:
     """
 
     def __init__(self, url: str, *, busy_seconds: float = 5.0) -> None:
-        self.url = _normalised(url)
+        self.url = parse_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._busy_seconds = busy_seconds
         self._engine = self._make_engine()
@@ -139,8 +139,8 @@ def owner_of(key: str | None) -> str:
     return "" if key is None else hashlib.sha256(f"proxy-rlhf owner\0{key}".encode()).hexdigest()
 
 
-def _normalised(url: str) -> URL:
-    """Raises `InvalidParameter` for what is no URL of SQLite or Postgres."""
+def parse_url(url: str) -> URL:
+    """With the driver that we have. Raises `InvalidParameter` for what is no URL of a SQLite file or of Postgres."""
     allowed = "sqlite:///<file> or postgresql://<user>@<host>/<database>"
     try:
         parsed = make_url(url)

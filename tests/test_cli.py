@@ -110,6 +110,7 @@ def test_every_setting_of_the_server_but_its_secrets_is_a_flag() -> None:
     assert set(inspect.signature(serve).parameters) == {field.name for field in dataclasses.fields(Settings)} - {
         "api_keys",
         "admin_key",
+        "store_url",
     }
 
 

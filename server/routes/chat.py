@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Request, Response
 
 from server.body import read_body
-from server.chat import start_chat
 from server.chat_answer import whole_answer
+from server.chat_record import start_stored_chat
 from server.chat_stream import stream_answer
-from server.dependencies import ApiKey, ServiceDep
+from server.dependencies import ApiKey, OwnerDep, ServiceDep
 from server.openapi import event_stream, json_body
 from server.respond import respond
 from server.schemas.chat_request import ChatRequest
@@ -21,8 +21,8 @@ router = APIRouter(dependencies=[ApiKey])
     responses=event_stream(ChatChunk, description="The answer; events with `stream`."),
     openapi_extra=json_body(ChatRequest),
 )
-async def create_chat_completion(request: Request, service: ServiceDep) -> Response:
+async def create_chat_completion(request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
     """Answer a conversation, whole or as a stream of chunks."""
     service.serving()
     chat = await read_body(request, ChatRequest, service.settings.max_body_bytes)
-    return await respond(request, start_chat(service, chat), whole_answer, stream_answer)
+    return await respond(request, start_stored_chat(service, chat, owner), whole_answer, stream_answer)

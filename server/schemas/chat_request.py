@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from server.schemas.generation import GenerationBody, Positive
+from server.schemas.generation import GenerationBody, Metadata, Positive
 from server.schemas.messages import MAX_MESSAGES, ChatMessage, Strict
 
 
@@ -22,7 +22,8 @@ class ChatRequest(GenerationBody):
     max_completion_tokens: Positive | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
     response_format: ResponseFormat | None = None
     tools: list[dict[str, Any]] | None = None
     functions: list[dict[str, Any]] | None = None

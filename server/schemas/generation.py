@@ -41,6 +41,16 @@ class ProxyOptions(Strict):
     """Tell what happened at every token: the candidates seen, their probabilities, the proxy's decisions."""
 
 
+Metadata = Annotated[
+    dict[
+        Annotated[str, Field(min_length=1, max_length=64)],
+        Annotated[str, Field(max_length=512)],
+    ],
+    Field(max_length=16),
+]
+"""The caller's labels on what is stored."""
+
+
 class StreamOptions(Strict):
     """What a stream tells besides the text."""
 

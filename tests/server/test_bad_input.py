@@ -193,7 +193,7 @@ def test_an_unknown_model_is_404(url: str, model: str) -> None:
     [
         ("GET", "/v1/nothing", 404, "unknown_url"),
         ("GET", "/%ff", 404, "unknown_url"),
-        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("PUT", "/v1/chat/completions", 405, "method_not_allowed"),
         ("GET", "/v1/models/gpt-9", 404, "model_not_found"),
         ("POST", "/admin/proxies/load", 403, "admin_disabled"),
         ("GET", "/admin/proxies", 403, "admin_disabled"),

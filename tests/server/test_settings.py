@@ -48,6 +48,8 @@ def test_keys_come_from_a_list_or_a_file(tmp_path: Path) -> None:
         ({"api_keys": ("sk-one-111",), "admin_key": "sk-one-111"}, "admin_key"),
         ({"default_proxy": "../x"}, "default_proxy"),
         ({"log_level": "loud"}, "log_level"),
+        ({"store_days": -1.0}, "store_days"),
+        ({"store_url": "mysql://root:sk-one@db/x"}, "store_url"),
     ],
 )
 def test_a_bad_start_is_refused_by_name(fields: dict[str, Any], name: str) -> None:
@@ -84,4 +86,4 @@ def test_a_mistake_in_the_environment_is_refused(name: str, value: str) -> None:
 
 
 def test_variables_of_other_rooms_pass() -> None:
-    assert load_settings({"PROXY_RLHF_LLM_WHEEL": "x", "PROXY_RLHF_STORE_URL": "y"}, {}) == Settings()
+    assert load_settings({"PROXY_RLHF_LLM_WHEEL": "x", "PROXY_RLHF_TRAINER_PORT": "y"}, {}) == Settings()
