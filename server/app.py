@@ -18,7 +18,7 @@ from server.errors import ApiError, answer_api_error, answer_http_error, to_api_
 from server.metrics_port import serve_metrics
 from server.middleware import RequestContext
 from server.openapi import document, operation_id
-from server.routes import admin, chat, completions, health, metrics, models, stored_chat
+from server.routes import admin, chat, completions, health, metrics, models, playground, stored_chat
 from server.service import Service
 from server.settings import Settings
 
@@ -46,6 +46,7 @@ def create_app(backend: Backend, settings: Settings, metrics_listener: socket.so
         models,
         health,
         admin,
+        playground,
         *([metrics] if metrics_listener is None else []),
     ):
         app.include_router(routes.router, tags=[routes.__name__.rpartition(".")[2]])

@@ -1,0 +1,51 @@
+/** What went wrong, in words that a person can act on. */
+
+/** An answer other than 2xx, or an error event in a stream. */
+export class ServerProblem extends Error {
+  /**
+   * @param {number} status
+   * @param {{message?: string, code?: string | null, param?: string | null}} error OpenAI's envelope
+   * @param {number | null} retryAfterSeconds
+   */
+  constructor(status, error, retryAfterSeconds = null) {
+    super(error.message || `The server answered ${status}.`);
+    this.status = status;
+    this.code = error.code ?? null;
+    this.param = error.param ?? null;
+    this.retryAfterSeconds = retryAfterSeconds;
+  }
+
+  /**
+   * The problem of a response that is not ok.
+   * @param {Response} response
+   */
+  static async of(response) {
+    const wait = Number.parseFloat(response.headers.get("retry-after") ?? "");
+    const body = await response.json().catch(() => ({}));
+    return new ServerProblem(response.status, body.error ?? {}, Number.isFinite(wait) ? wait : null);
+  }
+}
+
+/** The stream ended before the answer did. */
+export class BrokenStream extends Error {}
+
+/**
+ * One or two sentences about any error.
+ * @param {unknown} error
+ * @returns {string}
+ */
+export function inWords(error) {
+  if (error instanceof BrokenStream) return "The connection broke before the answer was complete. Send it again.";
+  if (error instanceof TypeError) return "The server cannot be reached. Is it still running?";
+  if (!(error instanceof ServerProblem)) return "Something went wrong in this page. Reload it and try again.";
+  if (error.status === 401) return "The server does not know this API key.";
+  if (error.status === 404) return "This model is no longer served. Choose another one in the settings.";
+  if (error.status === 429 || error.status === 503) return `${error.message} ${whenToRetry(error.retryAfterSeconds)}`;
+  return error.message;
+}
+
+/** @param {number | null} seconds */
+function whenToRetry(seconds) {
+  if (seconds === null) return "Try again in a moment.";
+  return seconds <= 1 ? "Try again in a second." : `Try again in ${Math.ceil(seconds)} seconds.`;
+}
