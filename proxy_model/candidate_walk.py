@@ -29,11 +29,10 @@ def propose(sequence: Sequence, hidden: Tensor, logits: Tensor, decided: Decided
     )
 
 
-def take_accepted(sequence: Sequence) -> AcceptedPosition | None:
-    """The candidate that `judge` accepted, and nothing where none was up yet."""
+def take_accepted(sequence: Sequence) -> AcceptedPosition:
+    """The candidate that `judge` has accepted."""
     pending, sequence.pending = sequence.pending, None
-    if pending is None:
-        return None
+    assert pending is not None
     index = pending.index
     rank = torch.tensor([index])
     return AcceptedPosition(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from proxy_model.errors import InvalidParameter
+from proxy_model.ranges import P_T, SKAM_TEMPERATURE, TOP_P
 
 FeatureMode = Literal["prefix", "candidate", "both"]
 Normalisation = Literal["raw", "renormalised"]
@@ -32,12 +33,9 @@ class SkamConfig:
     """`raw`: probabilities stay as the softmax gave them. `renormalised`: over what remains of the slate."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.p_t <= 1.0:
-            raise InvalidParameter("p_t", self.p_t, "in [0, 1]")
-        if not 0.0 < self.top_p <= 1.0:
-            raise InvalidParameter("top_p", self.top_p, "in (0, 1]")
-        if not 0.0 < self.temperature <= 100.0:
-            raise InvalidParameter("temperature", self.temperature, "in (0, 100]")
+        P_T.check("p_t", self.p_t)
+        TOP_P.check("top_p", self.top_p)
+        SKAM_TEMPERATURE.check("temperature", self.temperature)
         if not 1 <= self.max_candidates <= 256:
             raise InvalidParameter("max_candidates", self.max_candidates, "in [1, 256]")
         if self.normalisation not in ("raw", "renormalised"):

@@ -95,14 +95,22 @@ def _settings(rows: Rows[Sequence], device: torch.device) -> SlateSettings:
     )
 
 
+def skam_temperature(sequence: Sequence) -> float:
+    """SKAM's temperature of a row: what the request says, or what the proxy was trained with."""
+    if sequence.proxy is None:
+        return _PLAIN.temperature
+    asked = sequence.request.params.skam_temperature
+    return sequence.proxy.skam.temperature if asked is None else asked
+
+
 def _row_settings(sequence: Sequence) -> tuple[float, float, float, int, bool]:
     params = sequence.request.params
     if sequence.proxy is None:
-        return _PLAIN.temperature, params.top_p, _PLAIN.p_t, _PLAIN.max_candidates, False
+        return skam_temperature(sequence), params.top_p, _PLAIN.p_t, _PLAIN.max_candidates, False
     skam = sequence.proxy.skam
     own_top_p = skam.top_p if params.skam_top_p is None else params.skam_top_p
     return (
-        skam.temperature if params.skam_temperature is None else params.skam_temperature,
+        skam_temperature(sequence),
         min(own_top_p, params.top_p),
         skam.p_t if params.p_t is None else params.p_t,
         skam.max_candidates,

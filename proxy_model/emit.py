@@ -24,7 +24,7 @@ class AcceptedPosition:
     """(D,) h(prefix)."""
 
     logits: Tensor | None
-    """(V,) of the LLM; needed for log-probabilities only."""
+    """(V,) of the LLM, before any processor; needed for log-probabilities only."""
 
     decided: Decided
     row: int
@@ -43,7 +43,7 @@ class Emitter:
         """Append the token; the last delta of an answer carries its totals."""
         token, params = position.token, sequence.request.params
         is_end = sequence.ends_with(token, self._end_token_ids)
-        sequence.output.append(token)
+        sequence.accept(token)
         text = sequence.detokenizer.add(b"" if is_end else self._token_bytes(token))
         is_proxied = sequence.proxy is not None
         sequence.num_rejected += position.rank
@@ -92,6 +92,10 @@ class Emitter:
             usage=sequence.usage(),
         )
 
+    def fail(self, sequence: Sequence, error: str) -> Delta:
+        """The last delta of an answer that cannot go on."""
+        return Delta(request_id=sequence.request.id, finish_reason="error", error=error, usage=sequence.usage())
+
     def _record(self, sequence: Sequence, position: AcceptedPosition) -> None:
         if sequence.recorder is not None:
             slate, row = position.decided.slate, position.row
@@ -99,7 +103,7 @@ class Emitter:
             sequence.recorder.add_position(position.hidden, columns, position.decided.accept_logits[row], position.rank)
 
     def _logprob(self, position: AcceptedPosition, num_top: int) -> TokenLogprob:
-        """Under the LLM at temperature 1, before the proxy."""
+        """Under the LLM at temperature 1, before processors and proxy."""
         assert position.logits is not None
         return self._worded(position.logits.log_softmax(-1), position.token, num_top)
 

@@ -18,10 +18,14 @@ from proxy_model.decode import Decided, decide, to_host
 from proxy_model.emit import AcceptedPosition, Emitter
 from proxy_model.errors import EngineFull, InvalidParameter, PromptTooLong
 from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.grammar_compiler import GrammarCompiler
+from proxy_model.logit_processors import LogitProcessors
 from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Delta, Finished, GenerationRequest
 from proxy_model.scheduler import Plan, Scheduler
 from proxy_model.sequence import Sequence
+
+_TOO_COMPLEX = "The form that the answer must have became too complex to follow."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,8 @@ class Engine:
         cache = llm.new_cache(slots, self.max_context)
         self._scheduler = Scheduler(cache, self.config.max_running, self.config.num_staging, self.config.prefill_tokens)
         self._bank = ProxyBank(llm.embedding)
+        self.grammars = GrammarCompiler(llm)
+        self._processors = LogitProcessors(llm.end_token_ids, self.grammars)
         self._emitter = Emitter(llm)
         self._sequences: dict[str, Sequence] = {}
         self.num_steps = 0
@@ -72,10 +78,14 @@ class Engine:
     # Requests
 
     def submit(self, request: GenerationRequest) -> None:
-        """Queue a request. Raises `PromptTooLong`, `EngineFull`, `UnknownProxy` or `InvalidParameter`."""
+        """Queue a request. Raises `PromptTooLong`, `EngineFull`, `UnknownProxy`, `BadGrammar` or `InvalidParameter`.
+
+        A grammar that nobody has compiled is compiled here, which may take seconds: `grammars.compile` before.
+        """
         self._check(request)
         proxy = None if request.proxy is None else self._bank.get(request.proxy)
-        sequence = Sequence(request, proxy)
+        grammar = request.params.grammar
+        sequence = Sequence(request, proxy, None if grammar is None else self.grammars.compile(grammar).begin())
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
 
@@ -94,14 +104,17 @@ class Engine:
         hidden = self.llm.advance(plan.step)
         self._scheduler.advance_prefill(plan)
         self.num_steps += 1
-        read = self._read_prompts(plan, hidden)
-        rows, states = self._rows_to_decide(plan, hidden)
-        if not rows:
-            return self._end_read_only(read)
-        logits = self.llm.logits(states)
-        self._forbid_early_end(logits, rows)
-        decided = decide(states, logits, rows, self.config.max_candidates)
-        return self._settle(rows, states, logits, decided) + self._end_read_only(read)
+        deltas = self._end_read_only(plan, hidden) + self._settle_candidates(plan, hidden)
+        ended = {delta.request_id for delta in deltas if delta.finish_reason is not None}
+        rows, states = self._rows_to_decide(plan, hidden, ended)
+        if rows:
+            logits = self.llm.logits(states)
+            decided = decide(states, self._processors.offered(logits, rows), rows, self.config.max_candidates)
+            deltas += self._settle(rows, states, logits, decided)
+        for delta in deltas:  # only now: a slot is moved by its sequence's settled length
+            if delta.finish_reason is not None:
+                self._scheduler.remove(self._sequences.pop(delta.request_id))
+        return deltas
 
     def generate(self, requests: Iterable[GenerationRequest]) -> list[Finished]:
         """Run `requests` to their ends, in their order. Any number: the queue's bound does not apply."""
@@ -167,68 +180,68 @@ class Engine:
             raise InvalidParameter("prompt", "", "at least one token")
         if num_prompt + max_tokens > self.max_context:
             raise PromptTooLong(num_prompt, max_tokens, self.max_context)
-        if not all(0 <= token < self.llm.vocab_size for token in request.prompt_token_ids):
-            raise InvalidParameter("prompt", "token ids", f"token ids in [0, {self.llm.vocab_size})")
+        self._check_tokens("prompt", request.prompt_token_ids)
+        self._check_tokens("stop_token_ids", request.params.stop_token_ids)
+        self._check_tokens("logit_bias", [token for token, _ in request.params.logit_bias])
         if self.num_waiting >= self.config.max_waiting + self.config.num_staging:
             raise EngineFull(f"the queue of {self.config.max_waiting} requests is full", retry_after_seconds=1.0)
 
-    def _read_prompts(self, plan: Plan, hidden: Tensor) -> list[Sequence]:
-        """Score the prompt tokens that asked for it; the sequences that end with their prompt, now that it is read."""
+    def _check_tokens(self, name: str, token_ids: Rows[int]) -> None:
+        if not all(0 <= token < self.llm.vocab_size for token in token_ids):
+            raise InvalidParameter(name, "token ids", f"token ids in [0, {self.llm.vocab_size})")
+
+    def _end_read_only(self, plan: Plan, hidden: Tensor) -> list[Delta]:
+        """Score the prompt tokens that asked for it, and end the sequences that end with their prompt."""
         for sequence, chunk in plan.chunks:
             self._emitter.score_prompt(sequence, chunk.offset, hidden[chunk.start : chunk.start + chunk.num_rows])
         return [
-            sequence
+            self._emitter.read_only(sequence)
             for sequence, _ in plan.chunks
             if sequence.num_cached == sequence.num_prompt and not sequence.request.params.max_tokens
         ]
 
-    def _end_read_only(self, sequences: Rows[Sequence]) -> list[Delta]:
-        for sequence in sequences:
-            self._scheduler.remove(self._sequences.pop(sequence.request.id))
-        return [self._emitter.read_only(sequence) for sequence in sequences]
-
-    def _rows_to_decide(self, plan: Plan, hidden: Tensor) -> tuple[list[Sequence], Tensor]:
-        """The sequences that have h(prefix) now, and those states: all but unread prompts and rejected candidates."""
+    def _settle_candidates(self, plan: Plan, hidden: Tensor) -> list[Delta]:
+        """Have the proxies decide on the candidates that the LLM has just read, and note the accepted ones."""
         for sequence in plan.decoding:
             sequence.num_passes += 1
         walking = [row for row, sequence in enumerate(plan.decoding) if sequence.pending is not None]
-        rejected: set[int] = set()
-        if walking:
-            verdicts = judge(hidden[walking], [plan.decoding[row] for row in walking])
-            rejected = {row for row, is_accepted in zip(walking, verdicts, strict=True) if not is_accepted}
-        rows = [row for row in range(len(plan.decoding)) if row not in rejected]
+        if not walking:
+            return []
+        sequences = [plan.decoding[row] for row in walking]
+        verdicts = judge(hidden[walking], sequences)
+        accepted = [sequence for sequence, is_accepted in zip(sequences, verdicts, strict=True) if is_accepted]
+        return [self._emitter.accept(sequence, take_accepted(sequence)) for sequence in accepted]
+
+    def _rows_to_decide(self, plan: Plan, hidden: Tensor, ended: set[str]) -> tuple[list[Sequence], Tensor]:
+        """The sequences that have h(prefix) now, and those states: all but unread prompts and rejected candidates."""
+        rows = [
+            row
+            for row, sequence in enumerate(plan.decoding)
+            if sequence.pending is None and sequence.request.id not in ended
+        ]
         sequences = [plan.decoding[row] for row in rows]
         for sequence, chunk in plan.chunks:
-            if sequence.num_cached == sequence.num_prompt and sequence.request.params.max_tokens:
+            if sequence.num_cached == sequence.num_prompt and sequence.request.id not in ended:
                 sequences.append(sequence)
                 rows.append(chunk.start + chunk.num_rows - 1)
                 sequence.num_passes += 1
         is_all = len(rows) == hidden.shape[0]
         return sequences, hidden if is_all else hidden[torch.tensor(rows, dtype=torch.long, device=hidden.device)]
 
-    def _forbid_early_end(self, logits: Tensor, rows: Rows[Sequence]) -> None:
-        for row, sequence in enumerate(rows):
-            if len(sequence.output) + (sequence.pending is not None) < sequence.request.params.min_tokens:
-                logits[row, list(self.llm.end_token_ids)] = float("-inf")
-
     def _settle(self, rows: Rows[Sequence], states: Tensor, logits: Tensor, decided: Decided) -> list[Delta]:
-        """Note every row's accepted token and what follows from it."""
+        """Note every row's accepted token; where the LLM must read the candidate first, put it up for that."""
         deltas = []
         tokens, ranks, forced = to_host(decided.choice)
         for row, sequence in enumerate(rows):
-            position: AcceptedPosition | None
-            if sequence.must_walk:
-                position = take_accepted(sequence)
+            if sequence.grammar is not None and sequence.grammar.has_failed:
+                deltas.append(self._emitter.fail(sequence, _TOO_COMPLEX))
+            elif sequence.must_walk:
                 propose(sequence, states[row], logits[row], decided, row)
             else:
                 position = AcceptedPosition(
                     tokens[row], ranks[row], forced[row], states[row], logits[row], decided, row
                 )
-            if position is not None:
                 deltas.append(self._emitter.accept(sequence, position))
-        for delta in deltas:  # only now: a slot is moved by its sequence's settled length
-            if delta.finish_reason is not None:
-                self._scheduler.remove(self._sequences.pop(delta.request_id))
         return deltas
 
 

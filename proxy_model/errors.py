@@ -2,6 +2,7 @@
 
 ProxyRlhfError
 ├── InvalidParameter      a number or a name out of its range; names it as the caller spelled it
+├── BadGrammar            a form for the answer that cannot be followed; says why
 ├── ModelUnavailable      the frozen LLM cannot be found, fetched or loaded
 ├── PromptTooLong         prompt and answer do not fit the context
 ├── EngineFull            the queue is full; try again later
@@ -30,6 +31,14 @@ class InvalidParameter(ProxyRlhfError):
         self.name = name
         self.value = value
         self.allowed = allowed
+
+
+class BadGrammar(ProxyRlhfError):
+    """A schema, regular expression or grammar that is invalid, too large or not supported; `reason` says what of it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class ModelUnavailable(ProxyRlhfError):

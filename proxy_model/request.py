@@ -6,6 +6,22 @@ from typing import Literal
 
 from proxy_model.bank import ProxyRef
 from proxy_model.errors import InvalidParameter
+from proxy_model.grammar import GrammarSpec
+from proxy_model.ranges import (
+    LOGIT_BIAS,
+    MAX_TOKENS,
+    MIN_P,
+    P_T,
+    PENALTY,
+    REPETITION_PENALTY,
+    SEED,
+    SKAM_TEMPERATURE,
+    TEMPERATURE,
+    TOP_K,
+    TOP_LOGPROBS,
+    TOP_P,
+    Range,
+)
 from proxy_model.trajectory import Trajectory
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -47,27 +63,53 @@ class SamplingParams:
     decision: Literal["greedy", "sample"] = "greedy"
     return_decisions: bool = False
 
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token ids and what is added to their logits; each id once."""
+
+    presence_penalty: float = 0.0
+    """Taken off the logit of every token that the answer holds (OpenAI's formula; the prompt does not count)."""
+
+    frequency_penalty: float = 0.0
+    """The same, times how often the answer holds it."""
+
+    repetition_penalty: float = 1.0
+    """Divides the positive logits of the tokens of prompt and answer and multiplies the negative ones; 1 is none."""
+
+    top_k: int | None = None
+    """Only the k likeliest tokens, ties at the k-th kept. None: all."""
+
+    min_p: float = 0.0
+    """Only tokens with this share of the likeliest one's probability, at the temperature they are offered at."""
+
+    grammar: GrammarSpec | None = None
+    """What the whole answer has to be; end tokens come only where it may end."""
+
     def __post_init__(self) -> None:
-        _check("max_tokens", self.max_tokens, 0, 1 << 31)
-        _check("temperature", self.temperature, 0.0, 2.0)
-        _check("min_tokens", self.min_tokens, 0, self.max_tokens)
-        for name, number in (("top_logprobs", self.top_logprobs), ("prompt_logprobs", self.prompt_logprobs)):
-            if number is not None:
-                _check(name, number, 0, 20)
-        if self.p_t is not None:
-            _check("p_t", self.p_t, 0.0, 1.0)
-        for name, value in (("top_p", self.top_p), ("skam_top_p", self.skam_top_p)):
-            if value is not None and not 0.0 < value <= 1.0:
-                raise InvalidParameter(name, value, "in (0, 1]")
-        if self.skam_temperature is not None and not 0.0 < self.skam_temperature <= 100.0:
-            raise InvalidParameter("skam_temperature", self.skam_temperature, "in (0, 100]")
-        if self.seed is not None:
-            _check("seed", self.seed, -(1 << 63), (1 << 63) - 1)
+        for name, allowed in _RANGES.items():
+            allowed.check(name, getattr(self, name))
+        Range(0, self.max_tokens).check("min_tokens", self.min_tokens)
+        for _, bias in self.logit_bias:
+            LOGIT_BIAS.check("logit_bias", bias)
+        if self.grammar is not None and self.ignore_eos:
+            raise InvalidParameter("ignore_eos", True, "false where the answer has a form to keep")
 
 
-def _check(name: str, value: int | float, low: int | float, high: int | float) -> None:
-    if not low <= value <= high:
-        raise InvalidParameter(name, value, f"in [{low}, {high}]")
+_RANGES = {
+    "max_tokens": MAX_TOKENS,
+    "temperature": TEMPERATURE,
+    "top_p": TOP_P,
+    "seed": SEED,
+    "top_logprobs": TOP_LOGPROBS,
+    "prompt_logprobs": TOP_LOGPROBS,
+    "p_t": P_T,
+    "skam_temperature": SKAM_TEMPERATURE,
+    "skam_top_p": TOP_P,
+    "presence_penalty": PENALTY,
+    "frequency_penalty": PENALTY,
+    "repetition_penalty": REPETITION_PENALTY,
+    "top_k": TOP_K,
+    "min_p": MIN_P,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +128,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token's log-probability under the LLM at temperature 1, before the proxy."""
+    """A token's log-probability under the LLM at temperature 1, before logit processors, grammar and proxy."""
 
     token_id: int
     text: str
@@ -106,7 +148,8 @@ class CandidateDecision:
     """Empty for a token that stands for no text, like an end token."""
 
     prob: float
-    """Under the LLM and SKAM's temperature, not renormalised."""
+    """At SKAM's temperature, of the LLM's logits as penalties, biases, filters and grammar leave them; not renormalised
+    over the slate."""
 
     accept_prob: float | None
     """The proxy's acceptance probability; None where it was not asked."""

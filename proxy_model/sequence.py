@@ -8,8 +8,10 @@ from torch import Tensor
 
 from proxy_model.bank import LoadedProxy
 from proxy_model.detokenizer import Detokenizer
+from proxy_model.grammar_compiler import GrammarState
 from proxy_model.request import FinishReason, GenerationRequest, TokenLogprob, Usage
 from proxy_model.skam import Slate
+from proxy_model.token_counts import TokenCounts
 from proxy_model.trajectory import TrajectoryRecorder
 
 
@@ -40,9 +42,18 @@ class PendingCandidate:
 class Sequence:
     """The state of one request between two steps."""
 
-    def __init__(self, request: GenerationRequest, proxy: LoadedProxy | None) -> None:
+    def __init__(
+        self, request: GenerationRequest, proxy: LoadedProxy | None, grammar: GrammarState | None = None
+    ) -> None:
+        params = request.params
         self.request = request
         self.proxy = proxy
+        self.grammar = grammar
+        is_penalised = bool(params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1.0)
+        self.counts = TokenCounts(request.prompt_token_ids, params.max_tokens) if is_penalised else None
+        self._is_always_processed = bool(
+            is_penalised or params.logit_bias or params.min_p or params.top_k is not None or grammar is not None
+        )
         self.slot = -1
         self.num_cached = 0
         """Tokens whose keys and values are in the cache."""
@@ -50,11 +61,10 @@ class Sequence:
         self.prompt_logprobs: list[TokenLogprob] = []
         self.output: list[int] = []
         self.pending: PendingCandidate | None = None
-        self.detokenizer = Detokenizer(request.params.stop)
+        self.detokenizer = Detokenizer(params.stop)
         self.recorder = TrajectoryRecorder() if request.record else None
         self.generator = torch.Generator()
-        seed = request.params.seed
-        self.generator.manual_seed(random.getrandbits(63) if seed is None else seed)
+        self.generator.manual_seed(random.getrandbits(63) if params.seed is None else params.seed)
         self.num_rejected = 0
         self.num_forced = 0
         self.num_passes = 0
@@ -63,6 +73,16 @@ class Sequence:
     def must_walk(self) -> bool:
         """Whether the proxy decides only after the LLM has read the candidate."""
         return self.proxy is not None and self.proxy.needs_candidate_pass
+
+    @property
+    def has_processors(self) -> bool:
+        """Whether the LLM's logits are changed before this row's slate is laid out."""
+        return self._is_always_processed or self.is_below_min_tokens
+
+    @property
+    def is_below_min_tokens(self) -> bool:
+        """Whether the answer may not end yet."""
+        return len(self.output) < self.request.params.min_tokens
 
     @property
     def num_prompt(self) -> int:
@@ -85,6 +105,14 @@ class Sequence:
     def position(self) -> int:
         """Where `next_token` stands."""
         return self.length if self.pending is not None else self.length - 1
+
+    def accept(self, token: int) -> None:
+        """Note the answer's newest token."""
+        self.output.append(token)
+        if self.counts is not None:
+            self.counts.add(token)
+        if self.grammar is not None:
+            self.grammar.advance(token)
 
     def finish_reason_after(self, token: int, end_token_ids: frozenset[int]) -> FinishReason | None:
         """Whether the answer ends with `token`, which is the newest of `output`."""

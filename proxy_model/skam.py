@@ -4,7 +4,8 @@ arXiv:2403.04283, section 2.2. What the paper leaves open is decided so: 1. T is
 probable tokens. 2. Probabilities are those of the softmax under SKAM's temperature, not renormalised (an option).
 3. The last candidate is always accepted. 4. Ties in probability go to the lower token id. 5. `top_p` = 1 switches the
 nucleus filter off and `p_t` = 0 the mask, exactly. 6. A request with a sampling temperature gets its candidates in an
-order drawn without replacement at that temperature (Gumbel top-k) instead of by descending probability.
+order drawn without replacement at that temperature (Gumbel top-k) instead of by descending probability. 7. A token
+whose logit is minus infinity (a grammar or a filter took it away) is never a candidate.
 
 Pure functions of tensors; noise is an argument.
 """
@@ -60,7 +61,7 @@ def build_slate(logits: Float[Tensor, "B V"], settings: SlateSettings, width: in
     mass_before = logprobs.exp().cumsum(-1).roll(1, -1)
     mass_before[:, 0] = 0.0
     is_candidate = (mass_before < settings.top_p[:, None]) | (settings.top_p >= 1.0)[:, None]
-    return _with_restrictions(tokens, logprobs, is_candidate, settings)
+    return _with_restrictions(tokens, logprobs, is_candidate & (logprobs > float("-inf")), settings)
 
 
 def build_sampled_slate(
