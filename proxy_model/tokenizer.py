@@ -9,8 +9,8 @@ from typing import Any
 
 from proxy_model.errors import InvalidParameter
 
-Message = dict[str, str]
-"""One chat message: `role` and `content`."""
+Message = dict[str, Any]
+"""One chat message: `role`, `content` and whatever else the chat template reads."""
 
 _PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
@@ -34,7 +34,7 @@ class ChatTokenizer:
     def encode_prompt(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a raw prompt: special tokens in it are read as such, those that the LLM expects are added."""
         ids: list[int] = self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
-        return ids or self.document_start()
+        return ids
 
     def document_start(self) -> list[int]:
         """What an empty prompt means: the token that texts begin with, or else the one that ends them."""

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
+from importlib.metadata import version as version_of
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +18,18 @@ from server.errors import ApiError, answer_api_error, answer_http_error, to_api_
 from server.metrics_port import serve_metrics
 from server.middleware import RequestContext
 from server.openapi import document, operation_id
-from server.routes import admin, chat, completions, health, metrics, models, playground, stored_chat
+from server.routes import (
+    admin,
+    chat,
+    completions,
+    health,
+    metrics,
+    models,
+    playground,
+    stored_chat,
+    tokens,
+    version,
+)
 from server.service import Service
 from server.settings import Settings
 
@@ -31,7 +42,7 @@ def create_app(backend: Backend, settings: Settings, metrics_listener: socket.so
     service = Service(settings, backend)
     app = FastAPI(
         title="proxy-rlhf",
-        version=version("proxy-rlhf"),
+        version=version_of("proxy-rlhf"),
         summary="An OpenAI-compatible server of a frozen LLM under a proxy that accepts or rejects every token",
         docs_url=None,
         redoc_url=None,
@@ -44,7 +55,9 @@ def create_app(backend: Backend, settings: Settings, metrics_listener: socket.so
         stored_chat,
         completions,
         models,
+        tokens,
         health,
+        version,
         admin,
         playground,
         *([metrics] if metrics_listener is None else []),

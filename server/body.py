@@ -1,7 +1,8 @@
 """A request's body: bounded, JSON, and of the right form; or an error that names what is wrong."""
 
 import json
-from typing import NoReturn, TypeVar
+from collections.abc import Iterable
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -11,6 +12,9 @@ from server.errors import ApiError, invalid
 from server.half_characters import half_character_at
 
 M = TypeVar("M", bound=BaseModel)
+
+MAX_DEPTH = 64
+"""Levels of lists and objects in a body."""
 
 _NOT_JSON = (
     "We could not parse the JSON body of your request. The API expects a JSON payload, but what was sent was not "
@@ -32,6 +36,8 @@ _CODES = {
     "union_tag_invalid": "invalid_value",
     "union_tag_not_found": "missing_required_parameter",
     "finite_number": "invalid_value",
+    "string_pattern_mismatch": "invalid_value",
+    "unsupported_part": "unsupported_value",
 }
 
 
@@ -54,17 +60,20 @@ def parse(data: bytes, model: type[M]) -> M:
         raise invalid(_NOT_JSON + "valid JSON.", param=None, code="invalid_json") from error
     if not isinstance(content, dict):
         raise invalid(_NOT_JSON + "an object.", param=None, code="invalid_json")
+    if _is_too_deep(content):
+        raise invalid(_NOT_JSON + "valid JSON: it is nested too deeply.", param=None, code="invalid_json")
     if (place := half_character_at(text, content)) is not None:
         raise invalid("The text holds half a character (a lone surrogate).", param=place[:200] or None)
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise _to_api_error(_telling(error.errors(include_url=False))) from error
+        raise _to_api_error(_telling(error.errors(include_url=False)), content) from error
 
 
 def invalid_query(error: ErrorDetails) -> ApiError:
     """400 that names the parameter of the URL which FastAPI found at fault."""
-    return _to_api_error({**error, "loc": error["loc"][1:]})
+    location = error["loc"][1:]
+    return _to_api_error({**error, "loc": location}, dict.fromkeys(location))
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
@@ -96,8 +105,8 @@ def _telling(errors: list[ErrorDetails]) -> ErrorDetails:
     return next((error for error in related if not error["type"].endswith("_type")), errors[0])
 
 
-def _to_api_error(error: ErrorDetails) -> ApiError:
-    kind, param = error["type"], _param(error["loc"], error["type"])
+def _to_api_error(error: ErrorDetails, content: Any) -> ApiError:
+    kind, param = error["type"], _param(error, content)
     if kind == "missing":
         message = f"Missing required parameter: '{param}'."
     elif kind == "extra_forbidden":
@@ -117,20 +126,31 @@ def _code(error: ErrorDetails) -> str:
     return _CODES.get(kind, "invalid_type")
 
 
-def _param(location: tuple[int | str, ...], kind: str) -> str:
-    """`messages[0].content`, without the names of union members that pydantic puts in between."""
-    path = ""
-    for part in location:
+def _param(error: ErrorDetails, content: Any) -> str:
+    """`messages[0].content`: pydantic's location without the names of union members, which the content has not."""
+    path, location, here = "", error["loc"], content
+    for place, part in enumerate(location):
+        is_last = place == len(location) - 1
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not _is_union_member(part, path):
+            here = here[part] if isinstance(here, list) and part < len(here) else None
+        elif isinstance(here, dict) and (part in here or (is_last and error["type"] == "missing")):
             path += f".{part}" if path else part
-    is_tag = kind in ("union_tag_invalid", "union_tag_not_found")
-    return f"{path}.role" if is_tag else path[:200]
+            here = here.get(part)
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        path += "." + str(error["ctx"]["discriminator"]).strip("'")
+    return path[:200]
 
 
-def _is_union_member(part: str, path: str) -> bool:
-    """pydantic locates errors of a union as `stop.str`, `messages[0].user`, `...content.list[TextPart]`."""
-    is_role = path.startswith("messages[") and path.endswith("]") and "." not in path
-    roles = ("system", "developer", "user", "assistant", "tool")
-    return part in ("str", "[key]") or "[" in part or "-" in part or (is_role and part in roles)
+def _is_too_deep(content: Any) -> bool:
+    """Whether lists and objects lie in each other more than `MAX_DEPTH` levels deep."""
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        level = [item for value in level for item in _items(value) if isinstance(item, list | dict)]
+        if not level:
+            return False
+    return True
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value

@@ -1,5 +1,6 @@
 """What a conversation orders from the engine, and what would break its callers."""
 
+from server.conversation import check_conversation
 from server.errors import ApiError, invalid
 from server.order import Order, Prompt
 from server.run import Run, start_run
@@ -35,6 +36,7 @@ def _check(chat: ChatRequest) -> None:
     both = (chat.max_tokens, chat.max_completion_tokens)
     if None not in both and both[0] != both[1]:
         raise invalid("Set 'max_completion_tokens' or 'max_tokens', not both.", param="max_tokens")
+    check_conversation(chat.messages)
     _refuse_breaking(chat)
 
 

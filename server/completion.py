@@ -53,7 +53,8 @@ def _prompt(tokenizer: ChatTokenizer, text: str | list[int], request: Completion
         return Prompt(tuple(text), tuple(tokenizer.spell(text)) if request.echo else ())
     adds = request.add_special_tokens
     pieces = tokenizer.prompt_pieces(text, add_special_tokens=adds) if request.echo else ()
-    return Prompt(tuple(tokenizer.encode_prompt(text, add_special_tokens=adds)), tuple(pieces))
+    token_ids = tokenizer.encode_prompt(text, add_special_tokens=adds) or tokenizer.document_start()
+    return Prompt(tuple(token_ids), tuple(pieces))
 
 
 def _check(request: CompletionRequest, max_choices: int) -> None:

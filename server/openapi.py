@@ -13,12 +13,15 @@ from server.schemas.chat_response import ChatChunk
 from server.schemas.completion_request import CompletionRequest
 from server.schemas.error import ErrorEnvelope
 from server.schemas.stored_chat import MetadataUpdate
+from server.schemas.tokens import DetokenizeRequest, TokenizeRequest
 
 _MODELS: tuple[type[BaseModel], ...] = (
     ChatRequest,
     ChatChunk,
     CompletionRequest,
     MetadataUpdate,
+    TokenizeRequest,
+    DetokenizeRequest,
     Promotion,
     ProxyName,
     ProxyVersion,

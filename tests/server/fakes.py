@@ -19,7 +19,10 @@ from proxy_model.registry import ProxyRegistry
 from proxy_model.request import Delta
 
 END = "<|end|>"
-TEMPLATE = "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}\n{% endfor %}a:"
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}a:{% endif %}"
+)
 CONTEXT = 512
 
 

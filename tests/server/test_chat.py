@@ -194,13 +194,13 @@ def test_every_role_and_text_parts_are_understood(server: RunningServer) -> None
     messages: list[dict[str, Any]] = [
         {"role": "developer", "content": "x"},
         {"role": "assistant", "content": None, "refusal": "no"},
-        {"role": "tool", "content": "y", "tool_call_id": "1"},
+        {"role": "function", "content": "y", "name": "f"},
         {"role": "user", "content": parts},
     ]
 
     in_parts = server.chat(messages=messages).json()
 
-    as_text = [messages[0] | {"role": "system"}, messages[1] | {"content": "no"}, messages[2]]
+    as_text = [messages[0] | {"role": "system"}, {"role": "assistant", "content": "no"}, messages[2] | {"content": "y"}]
     plain = server.chat(messages=[*as_text, {"role": "user", "content": "hello"}]).json()
     assert in_parts["choices"] == plain["choices"]
     assert in_parts["usage"] == plain["usage"]

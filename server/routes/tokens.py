@@ -1,0 +1,57 @@
+"""POST /tokenize and POST /detokenize: what the LLM reads."""
+
+from fastapi import APIRouter, Request
+
+from proxy_model.tokenizer import ChatTokenizer
+from server.body import read_body
+from server.dependencies import ApiKey, ServiceDep
+from server.errors import invalid
+from server.model_name import parse_model_name
+from server.openapi import json_body
+from server.schemas.messages import to_template
+from server.schemas.tokens import DetokenizedText, DetokenizeRequest, TokenizeRequest, Tokens
+from server.service import Serving
+
+router = APIRouter(dependencies=[ApiKey])
+
+
+@router.post("/tokenize", openapi_extra=json_body(TokenizeRequest))
+async def tokenize(request: Request, service: ServiceDep) -> Tokens:
+    """Token ids of a text or a conversation, and how many fit."""
+    serving = service.serving()
+    body = await read_body(request, TokenizeRequest, service.settings.max_body_bytes)
+    _check_model(body.model, serving)
+    if (body.prompt is None) == (body.messages is None):
+        raise invalid("Give either 'prompt' or 'messages'.", param="prompt", code="missing_required_parameter")
+    ids = await service.backend.ask_tokenizer(lambda tokenizer: _token_ids(tokenizer, body))
+    names = await service.backend.ask_tokenizer(lambda it: [it.token_name(token) for token in ids])
+    return Tokens(
+        count=len(ids),
+        max_model_len=serving.llm.max_context,
+        tokens=ids,
+        token_strs=names if body.return_token_strs else None,
+    )
+
+
+@router.post("/detokenize", openapi_extra=json_body(DetokenizeRequest))
+async def detokenize(request: Request, service: ServiceDep) -> DetokenizedText:
+    """The text of token ids."""
+    serving = service.serving()
+    body = await read_body(request, DetokenizeRequest, service.settings.max_body_bytes)
+    _check_model(body.model, serving)
+    if max(body.tokens, default=0) >= serving.llm.vocab_size:
+        message = f"Invalid value for 'tokens': token ids must be in [0, {serving.llm.vocab_size})."
+        raise invalid(message, param="tokens")
+    return DetokenizedText(prompt=await service.backend.ask_tokenizer(lambda it: "".join(it.spell(body.tokens))))
+
+
+def _token_ids(tokenizer: ChatTokenizer, body: TokenizeRequest) -> list[int]:
+    if body.prompt is not None:
+        return tokenizer.encode_prompt(body.prompt, add_special_tokens=body.add_special_tokens)
+    messages = [to_template(message) for message in body.messages or ()]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=body.add_generation_prompt)
+
+
+def _check_model(model: str | None, serving: Serving) -> None:
+    if model is not None:
+        parse_model_name(model, serving.llm.name)
