@@ -22,6 +22,7 @@ from server.routes import (
     admin,
     chat,
     completions,
+    feedback,
     health,
     metrics,
     models,
@@ -32,6 +33,8 @@ from server.routes import (
 )
 from server.service import Service
 from server.settings import Settings
+
+_ROUTES = (chat, stored_chat, completions, feedback, models, tokens, health, version, admin, playground)
 
 
 def create_app(backend: Backend, settings: Settings, metrics_listener: socket.socket | None = None) -> FastAPI:
@@ -50,18 +53,7 @@ def create_app(backend: Backend, settings: Settings, metrics_listener: socket.so
         generate_unique_id_function=operation_id,
     )
     app.state.service, app.state.metrics_listener = service, metrics_listener
-    for routes in (
-        chat,
-        stored_chat,
-        completions,
-        models,
-        tokens,
-        health,
-        version,
-        admin,
-        playground,
-        *([metrics] if metrics_listener is None else []),
-    ):
+    for routes in (*_ROUTES, *([metrics] if metrics_listener is None else [])):
         app.include_router(routes.router, tags=[routes.__name__.rpartition(".")[2]])
     app.add_middleware(RequestContext, service=service)
     app.add_exception_handler(ApiError, answer_api_error)

@@ -12,6 +12,7 @@ from server.schemas.chat_request import ChatRequest
 from server.schemas.chat_response import ChatChunk
 from server.schemas.completion_request import CompletionRequest
 from server.schemas.error import ErrorEnvelope
+from server.schemas.feedback import FeedbackRequest
 from server.schemas.stored_chat import MetadataUpdate
 from server.schemas.tokens import DetokenizeRequest, TokenizeRequest
 
@@ -19,6 +20,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     ChatRequest,
     ChatChunk,
     CompletionRequest,
+    FeedbackRequest,
     MetadataUpdate,
     TokenizeRequest,
     DetokenizeRequest,
