@@ -21,6 +21,16 @@ def serve(
     strict: Annotated[bool | None, typer.Option("--strict", help="Refuse fields that are not implemented.")] = None,
     max_running: Annotated[int | None, typer.Option(help="Answers in one decode step.")] = None,
     max_waiting: Annotated[int | None, typer.Option(help="Answers in the queue; one more is a 429.")] = None,
+    max_waiting_tokens: Annotated[int | None, typer.Option(help="Tokens of the queue; more is a 429.")] = None,
+    max_queue_seconds: Annotated[float | None, typer.Option(help="A longer wait for a slot is a 503.")] = None,
+    deadline_seconds: Annotated[
+        float | None, typer.Option(help="A longer answer is a 504; no limit unless set.")
+    ] = None,
+    max_unread_tokens: Annotated[int | None, typer.Option(help="How far an answer may be ahead of its reader.")] = None,
+    write_seconds: Annotated[float | None, typer.Option(help="Patience with a client that does not read.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Of each API key; no limit unless set.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(help="Of each API key; no limit unless set.")] = None,
+    max_running_per_key: Annotated[int | None, typer.Option(help="Requests at once; no limit unless set.")] = None,
     max_context: Annotated[int | None, typer.Option(help="Tokens of a prompt and its answer.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request.")] = None,
     max_choices: Annotated[int | None, typer.Option(help="Largest `n`.")] = None,

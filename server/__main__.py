@@ -39,7 +39,12 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_level)
     # The converted LLMs of this process lie in the same home as its proxies.
     os.environ["PROXY_RLHF_HOME"] = str(settings.home)
-    backend = LocalBackend(_engine_builder(settings), stall_seconds=settings.stall_seconds)
+    backend = LocalBackend(
+        _engine_builder(settings),
+        stall_seconds=settings.stall_seconds,
+        max_unread=settings.max_unread_tokens,
+        line_limits=settings.line_limits,
+    )
     metrics_listener = None if settings.metrics_port is None else _listener(settings.host, settings.metrics_port)
     app = create_app(backend, settings, metrics_listener)
     service: Service = app.state.service
@@ -48,6 +53,7 @@ def serve(settings: Settings) -> int:
     )
     server = DrainingServer(config, service)
     listener = config.bind_socket()
+    _drop_dead_connections(listener, settings.write_seconds)
     url = _url(settings.host, listener.getsockname()[1])
     service.on_ready = lambda: _announce(service, url, metrics_listener)
     service.on_failure = lambda error: _fail(server, f"cannot start: {error}")
@@ -73,6 +79,12 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise InvalidParameter("metrics_port", port, f"a port that is free ({error.strerror})") from error
+
+
+def _drop_dead_connections(listener: socket.socket, seconds: float) -> None:
+    """Have the kernel end connections whose other side takes nothing for `seconds`: what waits for it is memory."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 def _announce(service: Service, url: str, metrics_listener: socket.socket | None) -> None:
@@ -116,10 +128,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--default-proxy", help="which proxy the plain model name means")
     parser.add_argument("--strict", action="store_true", default=None, help="refuse fields that are not implemented")
-    for name in ("max-running", "max-waiting", "max-context", "max-body-bytes", "max-choices", "max-pinned"):
+    for name in (
+        "max-running",
+        "max-waiting",
+        "max-waiting-tokens",
+        "max-unread-tokens",
+        "max-context",
+        "max-body-bytes",
+        "max-choices",
+        "max-pinned",
+    ):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--store", action=argparse.BooleanOptionalAction, help="keep completions and feedback")
-    for name in ("reload-seconds", "drain-seconds", "stall-seconds", "store-days"):
+    for name in ("requests-per-minute", "tokens-per-minute", "max-running-per-key"):
+        parser.add_argument(f"--{name}", type=int)
+    for name in (
+        "reload-seconds",
+        "drain-seconds",
+        "stall-seconds",
+        "max-queue-seconds",
+        "deadline-seconds",
+        "write-seconds",
+        "store-days",
+    ):
         parser.add_argument(f"--{name}", type=float)
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     return parser

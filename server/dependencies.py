@@ -1,5 +1,6 @@
 """What routes ask for: the service, and a caller who may be there."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -7,8 +8,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from server.api_keys import NamedKey
 from server.auth import bearer_key, require
+from server.deadline import deadline_of
 from server.errors import ApiError
-from server.exchange import current
+from server.exchange import Exchange, current
 from server.service import Service
 from store.database import owner_of
 
@@ -30,8 +32,10 @@ _WithAdminKey = Annotated[HTTPAuthorizationCredentials | None, Security(_ADMIN_K
 
 async def require_api_key(request: Request, service: ServiceDep, _: _WithApiKey = None) -> None:
     """Raise 401 without a good key; without configured keys everyone may (the server is on loopback then)."""
-    if service.access.api:
-        _note(require(request, service.access.api))
+    key = require(request, service.access.api) if service.access.api else None
+    exchange = current()
+    if exchange is not None:
+        _admit(exchange, key, request, service)
 
 
 async def require_admin(request: Request, service: ServiceDep, _: _WithAdminKey = None) -> None:
@@ -56,6 +60,20 @@ async def get_owner(request: Request, service: ServiceDep) -> str:
 
 
 OwnerDep = Annotated[str, Depends(get_owner)]
+
+
+def _admit(exchange: Exchange, key: NamedKey | None, request: Request, service: Service) -> None:
+    """Count the request against its key's limits; what only looks is free. Raises `ApiError` 429, 400."""
+    exchange.key = None if key is None else key.name
+    exchange.deadline = deadline_of(request, service.settings.deadline_seconds)
+    exchange.limits = partial(service.limiter.headers, key)
+    if request.method in ("GET", "HEAD"):
+        return
+    try:
+        exchange.ticket = service.limiter.enter(key)
+    except ApiError:
+        service.metrics.reject_admission("rate_limit_requests")
+        raise
 
 
 def _note(key: NamedKey) -> None:

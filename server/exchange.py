@@ -1,8 +1,12 @@
 """One HTTP request and what is known about it so far; whoever learns something notes it here."""
 
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+
+from proxy_model.bank import ProxyRef
+from proxy_model.request import Delta
+from server.limits import Ticket
 
 
 @dataclass(slots=True)
@@ -13,8 +17,47 @@ class Exchange:
     key: str | None = None
     """The name of the API key; None while nobody has been recognised, or where no keys are configured."""
 
-    facts: dict[str, Any] = field(default_factory=dict)
-    """For the log: model, proxy, version, tokens, rejections."""
+    ticket: Ticket | None = None
+    """What the key's limits have granted."""
+
+    limits: Callable[[], dict[str, str]] = dict
+    """How much of the key's limits is left, as headers."""
+
+    deadline: float | None = None
+    """Monotonic seconds by which the answer must be over."""
+
+    model: str | None = None
+    proxy: ProxyRef | None = None
+    num_prompt_tokens: int = 0
+    num_completion_tokens: int = 0
+    num_rejected: int = 0
+
+    def note_prompt(self, num_tokens: int) -> None:
+        """A prompt of so many tokens goes to the engine."""
+        self.num_prompt_tokens += num_tokens
+        if self.ticket is not None:
+            self.ticket.use(num_tokens)
+
+    def note(self, delta: Delta) -> None:
+        """The engine has gone a step further."""
+        self.num_completion_tokens += len(delta.token_ids)
+        self.num_rejected += delta.num_rejected
+        if self.ticket is not None:
+            self.ticket.use(len(delta.token_ids))
+
+    def facts(self) -> dict[str, str | int | None]:
+        """For the log line."""
+        facts: dict[str, str | int | None] = {"request_id": self.request_id, "key": self.key}
+        if self.model is not None:
+            facts |= {
+                "model": self.model,
+                "proxy": "base" if self.proxy is None else self.proxy.name,
+                "version": None if self.proxy is None else self.proxy.version,
+                "prompt_tokens": self.num_prompt_tokens,
+                "completion_tokens": self.num_completion_tokens,
+                "rejections": self.num_rejected,
+            }
+        return facts
 
 
 _current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)

@@ -1,5 +1,6 @@
 """Around every request: an id that is echoed, one log line, one count, and no exception that gets out."""
 
+import asyncio
 import logging
 import re
 import time
@@ -13,7 +14,7 @@ from server.errors import internal
 from server.exchange import begin
 from server.request_log import log_request
 from server.service import Service
-from server.sse import ClientGone
+from server.sse import ClientGone, ClientStuck
 
 logger = logging.getLogger(__name__)
 
@@ -50,22 +51,35 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers.update(exchange.limits())
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
-        except (ClientGone, ClientDisconnect):
+        except (ClientGone, ClientDisconnect) as gone:
             logger.debug("the client hung up", extra={"request_id": request_id})
+            if isinstance(gone, ClientStuck):
+                _cut_off(receive)
         except Exception:
             logger.exception("a request failed", extra={"request_id": request_id})
             if status != _CLIENT_CLOSED_REQUEST:
                 raise
             await internal().response()(scope, receive, send_with_id)
         finally:
+            if exchange.ticket is not None:
+                exchange.ticket.leave()
             route = getattr(scope.get("route"), "path", "unmatched")
             self._service.metrics.http_request(route, status)
             log_request(scope["method"], route, status, began, exchange)
+
+
+def _cut_off(receive: Receive) -> None:
+    """Drop the connection and what is buffered for it: ASGI has no word for that, uvicorn's `receive` a transport."""
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if isinstance(transport, asyncio.Transport):
+        transport.abort()
 
 
 def _request_id(scope: Scope) -> str:

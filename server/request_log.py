@@ -47,9 +47,7 @@ def log_request(method: str, route: str, status: int, began: float, exchange: Ex
         "route": route,
         "status": status,
         "seconds": round(time.perf_counter() - began, 6),
-        "request_id": exchange.request_id,
-        "key": exchange.key,
-        **exchange.facts,
+        **exchange.facts(),
     }
     level = logging.DEBUG if route in ("/health", "/ready", "/metrics") else logging.INFO
     logger.log(level, "request", extra=extra)

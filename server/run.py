@@ -87,7 +87,7 @@ async def start_run(service: Service, order: Order) -> Run:
     run_id = f"{order.id_prefix}-{uuid.uuid4().hex}"
     requests = translate.engine_requests(order, run_id, prompts, proxy, serving.llm.max_context)
     # No await between naming the version and queueing: a version is unloaded only behind what was queued before.
-    answers = tuple(service.backend.generate(request) for request in requests)
+    answers = service.admission.generate(requests, serving.llm)
     run = Run(
         id=run_id,
         created=int(time.time()),

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from proxy_model.registry import ProxyRegistry
 from server.access import Access
+from server.admission import Admission
 from server.backends.protocol import Backend, LLMCard
 from server.demo import publish_demo_proxies
 from server.errors import unavailable
+from server.limits import Limiter
 from server.metrics import Metrics
 from server.reloader import Reloader
 from server.settings import Settings
@@ -37,6 +39,8 @@ class Service:
         self.settings = settings
         self.backend = backend
         self.metrics = Metrics()
+        self.limiter = Limiter(settings.key_limits)
+        self.admission = Admission(backend, self.metrics)
         self.access = Access(settings.key_sources)
         self.storage = Storage(settings)
         self.is_draining = False

@@ -16,6 +16,8 @@ from proxy_model.errors import InvalidParameter
 from proxy_model.paths import home_folder, proxies_root, store_file
 from proxy_model.registry import is_proxy_name
 from server.access import Access, KeySources
+from server.api_keys import KeyLimits
+from server.backends.waiting_line import LineLimits
 from store.database import parse_url
 
 PREFIX = "PROXY_RLHF_"
@@ -64,6 +66,30 @@ class Settings:
 
     max_waiting: int = 256
     """Answers in the queue; one more is a 429."""
+
+    max_waiting_tokens: int = 1 << 20
+    """Prompts and `max_tokens` of all answers in the queue; more is a 429."""
+
+    max_queue_seconds: float = 600.0
+    """Who has waited longer for a slot gets a 503. OpenAI's clients give up after this time."""
+
+    deadline_seconds: float | None = None
+    """How long an answer may take from its arrival to its end; a 504 then. None: as long as it takes."""
+
+    max_unread_tokens: int = 1024
+    """How far an answer may be ahead of its reader, who loses it beyond that."""
+
+    write_seconds: float = 60.0
+    """How long a client may take to make room for the next piece of its answer before it is disconnected."""
+
+    requests_per_minute: int | None = None
+    """Of one API key, or of everyone together without keys. None: no limit. The line of a key may say another."""
+
+    tokens_per_minute: int | None = None
+    """Of prompts and answers, likewise."""
+
+    max_running_per_key: int | None = None
+    """Requests of one API key that are being answered or wait, likewise."""
 
     max_context: int = 2048
     """Tokens of a prompt and its answer."""
@@ -127,21 +153,47 @@ class Settings:
             admin_key_file=self.admin_key_file,
         )
 
+    @property
+    def line_limits(self) -> LineLimits:
+        """How long the queue may get."""
+        return LineLimits(
+            max_tokens=self.max_waiting_tokens, max_seconds=self.max_queue_seconds, num_slots=self.max_running
+        )
+
+    @property
+    def key_limits(self) -> KeyLimits:
+        """Of keys whose line says no other. Raises `InvalidParameter`."""
+        return KeyLimits(
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+            max_running=self.max_running_per_key,
+        )
+
     def _check_ranges(self) -> None:
+        _ = self.key_limits
         for name in ("port", "metrics_port"):
             if not 0 <= (getattr(self, name) or 0) <= 65535:
                 raise InvalidParameter(name, getattr(self, name), "in [0, 65535]")
         if self.port == self.metrics_port != 0:
             raise InvalidParameter("metrics_port", self.metrics_port, "another one than port")
-        for name in ("max_running", "max_context", "max_body_bytes", "max_choices", "max_pinned"):
+        for name in (
+            "max_running",
+            "max_waiting_tokens",
+            "max_unread_tokens",
+            "max_context",
+            "max_body_bytes",
+            "max_choices",
+            "max_pinned",
+        ):
             if getattr(self, name) < 1:
                 raise InvalidParameter(name, getattr(self, name), "at least 1")
         for name in ("max_waiting", "store_days", "drain_seconds"):
             if not getattr(self, name) >= 0:
                 raise InvalidParameter(name, getattr(self, name), "at least 0")
-        for name in ("reload_seconds", "stall_seconds"):
-            if not getattr(self, name) > 0:
-                raise InvalidParameter(name, getattr(self, name), "above 0")
+        for name in ("reload_seconds", "stall_seconds", "max_queue_seconds", "write_seconds", "deadline_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvalidParameter(name, value, "above 0")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise InvalidParameter("log_level", self.log_level, "'debug', 'info', 'warning' or 'error'")
 

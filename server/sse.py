@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapp
 from typing import Any, TypeVar
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from server.errors import internal
 
@@ -22,6 +22,10 @@ _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 class ClientGone(Exception):
     """The client hung up; nobody reads the answer."""
+
+
+class ClientStuck(ClientGone):
+    """The client does not read; what is buffered for it will never be sent."""
 
 
 def event(data: bytes | str) -> bytes:
@@ -60,8 +64,14 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
+        seconds = scope["app"].state.service.settings.write_seconds
+
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(seconds):
+                await send(message)
+
         try:
-            await while_connected(receive, self._send_all(send))
+            await while_connected(receive, self._send_all(send_in_time))
         finally:
             await self._events.aclose()
             await self._close()
@@ -71,6 +81,8 @@ class EventStream(Response):
         try:
             async for data in self._events:
                 await _send_part(send, data)
+        except ClientGone:
+            raise
         except Exception:
             logger.exception("an answer broke off in the middle of its stream")
             await _send_part(send, event(json.dumps(internal().envelope())) + DONE)
@@ -80,6 +92,8 @@ class EventStream(Response):
 async def _send_part(send: Send, data: bytes) -> None:
     try:
         await send({"type": "http.response.body", "body": data, "more_body": True})
+    except TimeoutError as error:
+        raise ClientStuck from error
     except OSError as error:
         raise ClientGone from error
 

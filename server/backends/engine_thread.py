@@ -9,10 +9,11 @@ from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
 from proxy_model.engine import Engine
-from proxy_model.errors import EngineDead
+from proxy_model.errors import EngineDead, EngineFull
 from proxy_model.request import Delta, GenerationRequest
-from server.backends.protocol import EngineStats
+from server.backends.protocol import OVERDUE, EngineStats
 from server.backends.recorder import StatsRecorder
+from server.backends.waiting_line import WaitingLine
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Listener(Protocol):
 class EngineThread:
     """Owns an engine. Public methods may be called from any thread."""
 
-    def __init__(self, build: Callable[[], Engine], listener: Listener) -> None:
+    def __init__(self, build: Callable[[], Engine], listener: Listener, line: WaitingLine) -> None:
         self.loaded: Future[Engine] = Future()
         self._build = build
         self._listener = listener
@@ -45,6 +46,10 @@ class EngineThread:
         self._lock = threading.Lock()
         self._is_over = False
         self._recorder = StatsRecorder()
+        self._line = line
+        self.seconds_to_serve = 0.0
+        """Until everyone who waits has been served, as of the last step."""
+
         self._num_failed = 0
         self._step_began: float | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -81,7 +86,12 @@ class EngineThread:
         arrived = time.monotonic()
 
         def submit(engine: Engine) -> None:
-            engine.submit(request)
+            self._line.check(request, time.monotonic())
+            try:
+                engine.submit(request)
+            except EngineFull as error:
+                raise EngineFull(str(error), self._line.seconds_to_serve(time.monotonic())) from error
+            self._line.join(request, arrived)
             self._recorder.submitted(request, arrived)
 
         return self.call(submit)
@@ -90,8 +100,7 @@ class EngineThread:
         """End a request before the next step; ended and unknown ones are ignored."""
 
         def abort(engine: Engine) -> None:
-            engine.abort(request_id)
-            self._recorder.ended(request_id, "abort")
+            self._abort(engine, request_id, "abort")
 
         self.call(abort)
 
@@ -123,6 +132,7 @@ class EngineThread:
 
     def _serve(self, engine: Engine) -> None:
         while self._run_commands(engine):
+            self._send_away(engine, self._line.overdue(time.monotonic()), OVERDUE)
             if engine.has_work:
                 self._step(engine)
 
@@ -153,19 +163,35 @@ class EngineThread:
         else:
             self._num_failed = 0
             self._recorder.stepped(began, engine.num_running, deltas)
+            self._move_up(engine, deltas)
             self._listener.on_deltas(deltas)
         finally:
             self._step_began = None
 
     def _fail_running(self, engine: Engine) -> None:
         """End whatever took part in the failed step; the queue goes on."""
-        affected = self._recorder.oldest(max(1, engine.num_running))
-        for request_id in affected:
-            engine.abort(request_id)
-            self._recorder.ended(request_id, "error")
-        self._listener.on_deltas(
-            [Delta(request_id=request_id, finish_reason="error", error=BROKEN) for request_id in affected]
-        )
+        self._send_away(engine, self._recorder.oldest(max(1, engine.num_running)), BROKEN)
+
+    def _send_away(self, engine: Engine, request_ids: list[str], error: str) -> None:
+        for request_id in request_ids:
+            self._abort(engine, request_id, "error")
+        if request_ids:
+            ends = [Delta(request_id=request_id, finish_reason="error", error=error) for request_id in request_ids]
+            self._listener.on_deltas(ends)
+
+    def _abort(self, engine: Engine, request_id: str, status: str) -> None:
+        engine.abort(request_id)
+        self._line.leave(request_id, time.monotonic())
+        self._recorder.ended(request_id, status)
+
+    def _move_up(self, engine: Engine, deltas: list[Delta]) -> None:
+        """Who ended held a slot until now."""
+        now = time.monotonic()
+        ended = [delta.request_id for delta in deltas if delta.finish_reason is not None]
+        self._line.move_up(engine.num_running + len(ended), now)
+        for request_id in ended:
+            self._line.leave(request_id, now)
+        self.seconds_to_serve = self._line.seconds_to_serve(now)
 
     def _end(self, error: BaseException) -> None:
         with self._lock:

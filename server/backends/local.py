@@ -13,7 +13,8 @@ from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Delta, GenerationRequest
 from proxy_model.tokenizer import ChatTokenizer
 from server.backends.engine_thread import BROKEN, EngineThread
-from server.backends.protocol import Capability, EngineStats, Health, LLMCard
+from server.backends.protocol import UNREAD, Capability, EngineStats, Health, LLMCard
+from server.backends.waiting_line import LineLimits, WaitingLine
 
 T = TypeVar("T")
 
@@ -21,11 +22,14 @@ T = TypeVar("T")
 class LocalAnswer:
     """The deltas of one request, as the engine's thread hands them over."""
 
-    def __init__(self, request_id: str, admission: "asyncio.Future[None]", close: Callable[[str], None]) -> None:
+    def __init__(
+        self, request_id: str, admission: "asyncio.Future[None]", close: Callable[[str], None], max_unread: int
+    ) -> None:
         self._request_id = request_id
         self._admission = admission
         self._admission.add_done_callback(_retrieve)
         self._close = close
+        self._max_unread = max_unread
         self._deltas: asyncio.Queue[Delta] = asyncio.Queue()
         self._is_over = False
 
@@ -34,8 +38,13 @@ class LocalAnswer:
         await asyncio.shield(self._admission)
 
     def push(self, delta: Delta) -> None:
-        """One more delta, from the backend."""
-        self._deltas.put_nowait(delta)
+        """One more delta, from the backend. An answer that nobody reads is given up: its deltas go, an error stays."""
+        if self._deltas.qsize() < self._max_unread:
+            self._deltas.put_nowait(delta)
+            return
+        self._close(self._request_id)
+        self._deltas = asyncio.Queue()
+        self._deltas.put_nowait(Delta(request_id=self._request_id, finish_reason="error", error=UNREAD))
 
     def __aiter__(self) -> "LocalAnswer":
         return self
@@ -64,10 +73,13 @@ class LocalBackend:
         build: Callable[[], Engine],
         *,
         stall_seconds: float = 60.0,
+        max_unread: int = 1024,
+        line_limits: LineLimits = LineLimits(),  # noqa: B008 - frozen
         on_death: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self.on_death = on_death
-        self._thread = EngineThread(build, self)
+        self._thread = EngineThread(build, self, WaitingLine(line_limits))
+        self._max_unread = max_unread
         self._stall_seconds = stall_seconds
         self._answers: dict[str, LocalAnswer] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -102,7 +114,8 @@ class LocalBackend:
 
     def generate(self, request: GenerationRequest) -> LocalAnswer:
         """Queue `request`; its answer yields deltas, and aborts it when closed before the last one."""
-        answer = LocalAnswer(request.id, asyncio.wrap_future(self._thread.submit(request)), self._close)
+        admission = asyncio.wrap_future(self._thread.submit(request))
+        answer = LocalAnswer(request.id, admission, self._close, self._max_unread)
         self._answers[request.id] = answer
         return answer
 
@@ -117,6 +130,10 @@ class LocalBackend:
     async def list_proxies(self) -> list[ProxyRef]:
         """Loaded versions."""
         return await asyncio.wrap_future(self._thread.call(lambda engine: engine.list_proxies()))
+
+    def seconds_to_serve(self) -> float:
+        """Until everyone who waits now has been served, as measured."""
+        return self._thread.seconds_to_serve
 
     def drain_stats(self) -> EngineStats:
         """What happened since the last call."""

@@ -17,6 +17,10 @@ from server.distribution import FIRST_TOKEN_SECONDS, INTER_TOKEN_SECONDS, STEP_S
 T = TypeVar("T")
 
 State = Literal["loading", "running", "stalled", "dead"]
+OVERDUE = "The request has waited too long for a slot."
+UNREAD = "The answer was not read fast enough."
+"""Errors of deltas that the server has words of its own for; any other error is the engine's fault."""
+
 Capability = Literal["logprobs", "decisions", "target_return"]
 
 
@@ -121,6 +125,9 @@ class Backend(Protocol):
 
     async def list_proxies(self) -> list[ProxyRef]:
         """Versions that are loaded."""
+
+    def seconds_to_serve(self) -> float:
+        """How long it will take until everyone who waits for a slot now has been served, as measured."""
 
     def drain_stats(self) -> EngineStats:
         """What happened since the last call."""

@@ -98,7 +98,12 @@ def _start(llm: FrozenLLM, settings: Settings) -> RunningServer:
         max_running=settings.max_running, max_waiting=settings.max_waiting, max_context=CONTEXT, num_staging=2
     )
     engine = PacedEngine(llm, config)
-    backend = LocalBackend(lambda: engine, stall_seconds=settings.stall_seconds)
+    backend = LocalBackend(
+        lambda: engine,
+        stall_seconds=settings.stall_seconds,
+        max_unread=settings.max_unread_tokens,
+        line_limits=settings.line_limits,
+    )
     metrics_listener = None if settings.metrics_port is None else socket.create_server(("127.0.0.1", 0))
     app = create_app(backend, settings, metrics_listener)
     service: Service = app.state.service

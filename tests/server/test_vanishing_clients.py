@@ -11,11 +11,12 @@ import pytest
 from tests.server.conftest import RunningServer, chat_body, eventually
 
 
-def ask(server: RunningServer, **fields: Any) -> socket.socket:
+def ask(server: RunningServer, *, key: str = "none", **fields: Any) -> socket.socket:
     """A raw connection with a request on its way."""
     body = json.dumps(chat_body(max_tokens=400, ignore_eos=True, **fields)).encode()
     connection = socket.create_connection(("127.0.0.1", server.port))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    head += f"authorization: Bearer {key}\r\n"
     connection.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
     return connection
 
