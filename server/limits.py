@@ -6,6 +6,7 @@ settled, so that what was not used is back at once, and an answer of open length
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from server.api_keys import KeyLimits, NamedKey
@@ -41,16 +42,17 @@ class _Account:
 class Ticket:
     """One admitted request; `leave` it, whatever happens."""
 
-    def __init__(self, account: _Account, whose: str, now: float) -> None:
+    def __init__(self, account: _Account, whose: str, clock: Callable[[], float]) -> None:
         self._account = account
         self._whose = whose
-        self._began = now
+        self._clock = clock
+        self._began = clock()
         self._num_reserved = 0
         self._num_used = 0
 
     def reserve(self, num_tokens: int) -> None:
         """Take tokens ahead of their use. Raises `ApiError` 429 of type `tokens`."""
-        now, bucket = time.monotonic(), self._account.buckets.get("tokens")
+        now, bucket = self._clock(), self._account.buckets.get("tokens")
         if bucket is not None:
             _require("tokens", bucket, num_tokens, self._whose, now)
             bucket.take(num_tokens, now)
@@ -62,7 +64,7 @@ class Ticket:
 
     def leave(self) -> None:
         """The request is over: settle what was reserved."""
-        now, account = time.monotonic(), self._account
+        now, account = self._clock(), self._account
         account.num_running -= 1
         seconds = now - self._began
         mean = seconds if account.mean_seconds is None else account.mean_seconds
@@ -71,26 +73,23 @@ class Ticket:
         if bucket is not None:
             bucket.take(self._num_used - self._num_reserved, now)
 
-    def headers(self) -> dict[str, str]:
-        """`x-ratelimit-*` as of now, for the limits that there are."""
-        return _headers(self._account, time.monotonic())
-
 
 class Limiter:
     """Every key's account."""
 
-    def __init__(self, default: KeyLimits) -> None:
+    def __init__(self, default: KeyLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._default = default
+        self._clock = clock
         self._accounts: dict[str, _Account] = {}
 
     def headers(self, key: NamedKey | None) -> dict[str, str]:
         """`x-ratelimit-*` for a request that takes nothing."""
-        now = time.monotonic()
+        now = self._clock()
         return _headers(self._account(key, now), now)
 
     def enter(self, key: NamedKey | None) -> Ticket:
         """Count a request of `key`; None is everyone where no keys are configured. Raises `ApiError` 429."""
-        now = time.monotonic()
+        now = self._clock()
         account = self._account(key, now)
         whose = "this server" if key is None else f"key '{key.name}'"
         bucket = account.buckets.get("requests")
@@ -103,7 +102,7 @@ class Limiter:
             message = f"Rate limit reached for {whose} on concurrent requests: Limit {max_running}."
             raise _refusal("requests", message, seconds)
         account.num_running += 1
-        return Ticket(account, whose, now)
+        return Ticket(account, whose, self._clock)
 
     def _account(self, key: NamedKey | None, now: float) -> _Account:
         limits = self._default if key is None else key.limits.otherwise(self._default)

@@ -92,10 +92,10 @@ def test_many_vanish_and_nothing_is_left(start: Callable[..., RunningServer]) ->
 
 def test_a_full_queue_is_429_with_retry_after(start: Callable[..., RunningServer]) -> None:
     server = start(max_running=1, max_waiting=0)
-    server.engine.gate.clear()
-    connections = [ask(server) for _ in range(8)]
-    server.engine.gate.set()
     server.engine.step_seconds = 0.05
+    connections = [ask(server)]
+    eventually(lambda: server.engine.num_running == 1)
+    connections += [ask(server) for _ in range(7)]
     eventually(lambda: server.metric("admission_rejections_total") > 0)
 
     response = server.chat()
