@@ -66,6 +66,10 @@ class PpoBatch:
         answer = torch.arange(self.lengths.numel(), device=self.lengths.device).repeat_interleave(self.lengths)
         return of_positions.new_zeros(self.lengths.numel()).index_add(0, answer, of_positions)
 
+    def to_positions(self, of_answers: Tensor) -> Tensor:
+        """(T,) each answer's quantity (B,) at each of its positions."""
+        return of_answers.repeat_interleave(self.lengths)
+
     def per_position(self, of_decisions: Tensor) -> Tensor:
         """(T,) sum of a decision quantity (N,) over the free decisions of each position."""
         return of_decisions.new_zeros(self.num_positions).index_add(0, self.position, of_decisions * self.is_free)

@@ -16,15 +16,10 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 from proxy_model.aliases import STABLE, Aliases
 from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
 from proxy_model.errors import InvalidParameter
+from trainer.algorithm_config import AlgorithmName, LikelihoodConfig, PpoConfig, RlooConfig, require
 from trainer.baselines import Baseline
 
 Penalty = Literal["gap", "action_kl", "token_kl", "none"]
-RatioLevel = Literal["position", "decision"]
-
-
-def _require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
-    if not is_allowed:
-        raise InvalidParameter(name, value, allowed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +61,11 @@ class RolloutConfig:
     """Answers that are generated side by side."""
 
     def __post_init__(self) -> None:
-        _require(self.prompts_per_iteration >= 2, "prompts_per_iteration", self.prompts_per_iteration, "at least 2")
-        _require(self.responses_per_prompt >= 1, "responses_per_prompt", self.responses_per_prompt, "at least 1")
-        _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
-        _require(self.max_prompt_tokens >= 1, "max_prompt_tokens", self.max_prompt_tokens, "at least 1")
-        _require(self.max_running >= 1, "max_running", self.max_running, "at least 1")
+        require(self.prompts_per_iteration >= 2, "prompts_per_iteration", self.prompts_per_iteration, "at least 2")
+        require(self.responses_per_prompt >= 1, "responses_per_prompt", self.responses_per_prompt, "at least 1")
+        require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        require(self.max_prompt_tokens >= 1, "max_prompt_tokens", self.max_prompt_tokens, "at least 1")
+        require(self.max_running >= 1, "max_running", self.max_running, "at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,56 +95,11 @@ class RewardConfig:
     """Control: deal the batch's scores out at random. Such a proxy must learn nothing."""
 
     def __post_init__(self) -> None:
-        _require(self.clip >= 0, "clip", self.clip, "at least 0")
-        _require(self.baseline in get_args(Baseline), "baseline", self.baseline, f"one of {get_args(Baseline)}")
-        _require(self.penalty in get_args(Penalty), "penalty", self.penalty, f"one of {get_args(Penalty)}")
-        _require(self.penalty_weight >= 0, "penalty_weight", self.penalty_weight, "at least 0")
-        _require(self.cut_penalty >= 0, "cut_penalty", self.cut_penalty, "at least 0")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PpoConfig:
-    """Proximal policy optimisation (arXiv:1707.06347) with the tricks of PPO-max (arXiv:2307.04964, section 5)."""
-
-    learning_rate: float = 3e-4
-    """Falls linearly to 0 over the planned iterations."""
-
-    epochs: int = 4
-    minibatches: int = 4
-    target_kl: float = 0.02
-    """The policy stops for this batch once an epoch's KL(old, new) per unit exceeds this. 0 switches it off."""
-
-    ratio_level: RatioLevel = "position"
-    """`position`: a position is one action, its log-probability the sum of its decisions'. `decision`: each alone."""
-
-    policy_clip: float = 0.2
-    value_clip: float = 0.2
-    """In units of the normalised reward. 0 switches it off."""
-
-    value_weight: float = 0.5
-    entropy_weight: float = 0.0
-    discount: float = 1.0
-    policy_lambda: float = 0.95
-    value_lambda: float = 1.0
-    max_grad_norm: float = 0.5
-    """Of the actor and of the critic, which share no weight, each."""
-
-    critic_pretrain_iterations: int = 1
-    """Batches of version 0 that only the critic learns from."""
-
-    critic_pretrain_epochs: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "policy_clip", "max_grad_norm"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        for name in ("epochs", "minibatches", "critic_pretrain_epochs"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("target_kl", "value_clip", "value_weight", "entropy_weight", "critic_pretrain_iterations"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("discount", "policy_lambda", "value_lambda"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
-        levels = get_args(RatioLevel)
-        _require(self.ratio_level in levels, "ratio_level", self.ratio_level, f"one of {levels}")
+        require(self.clip >= 0, "clip", self.clip, "at least 0")
+        require(self.baseline in get_args(Baseline), "baseline", self.baseline, f"one of {get_args(Baseline)}")
+        require(self.penalty in get_args(Penalty), "penalty", self.penalty, f"one of {get_args(Penalty)}")
+        require(self.penalty_weight >= 0, "penalty_weight", self.penalty_weight, "at least 0")
+        require(self.cut_penalty >= 0, "cut_penalty", self.cut_penalty, "at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +122,9 @@ class TrainConfig:
     """Name that the versions are published under."""
 
     model: str = "smollm2-135m-instruct"
-    algorithm: Literal["ppo"] = "ppo"
+    algorithm: AlgorithmName = "ppo"
+    """`ppo`; `rloo`; likelihood of good answers: `mle`, `rwr`, `awr`. Each reads its own table of settings."""
+
     registry: Path | None = None
     """Folder that holds the published proxies; None: `proxies` in the output folder."""
 
@@ -198,18 +150,34 @@ class TrainConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     shaping: RewardConfig = field(default_factory=RewardConfig)
     ppo: PpoConfig = field(default_factory=PpoConfig)
+    """Of `ppo`; its discount, lambdas and critic pre-training are `awr`'s, too."""
+
+    rloo: RlooConfig = field(default_factory=RlooConfig)
+    likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
+    """Of `mle`, `rwr` and `awr`."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.proxy), "proxy", self.proxy, "a name")
+        require(bool(self.proxy), "proxy", self.proxy, "a name")
         Aliases().assigned([self.alias], 1)
-        _require(self.algorithm == "ppo", "algorithm", self.algorithm, "'ppo'")
-        _require(self.num_prompts >= 0, "num_prompts", self.num_prompts, "at least 0")
-        _require(self.publish_every >= 0, "publish_every", self.publish_every, "at least 0")
-        _require(self.save_every >= 1, "save_every", self.save_every, "at least 1")
-        _require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
+        names = get_args(AlgorithmName)
+        require(self.algorithm in names, "algorithm", self.algorithm, f"one of {names}")
+        require(self.num_prompts >= 0, "num_prompts", self.num_prompts, "at least 0")
+        require(self.publish_every >= 0, "publish_every", self.publish_every, "at least 0")
+        require(self.save_every >= 1, "save_every", self.save_every, "at least 1")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
         is_grouped = self.rollout.responses_per_prompt > 1
         baseline = self.shaping.baseline
-        _require(is_grouped or baseline == "none", "shaping.baseline", baseline, "'none' with one response per prompt")
+        require(is_grouped or baseline == "none", "shaping.baseline", baseline, "'none' with one response per prompt")
+        needs_group = self.algorithm == "rloo" and self.rloo.baseline != "none"
+        per_prompt = self.rollout.responses_per_prompt
+        require(is_grouped or not needs_group, "rollout.responses_per_prompt", per_prompt, "at least 2 for rloo")
+
+    @property
+    def algorithm_settings(self) -> PpoConfig | RlooConfig | LikelihoodConfig:
+        """The table of the chosen algorithm."""
+        if self.algorithm == "ppo":
+            return self.ppo
+        return self.rloo if self.algorithm == "rloo" else self.likelihood
 
     @property
     def registry_folder(self) -> Path:
@@ -243,7 +211,7 @@ def _build(kind: type, values: object, prefix: str) -> object:
     hints = get_type_hints(kind)
     names = {each.name for each in fields(kind)}
     for name in values:
-        _require(name in names, f"{prefix}{name}", values[name], f"left out; settings here are {sorted(names)}")
+        require(name in names, f"{prefix}{name}", values[name], f"left out; settings here are {sorted(names)}")
     missing = [
         e.name for e in fields(kind) if e.name in ("output", "prompts", "reward", "proxy") and e.name not in values
     ]
@@ -264,5 +232,5 @@ def _convert(kind: Any, value: object, name: str) -> object:
         return Path(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    _require(type(value) is kind, name, value, f"of type {kind.__name__}")
+    require(type(value) is kind, name, value, f"of type {kind.__name__}")
     return value

@@ -21,7 +21,8 @@ from proxy_model.config import SkamConfig
 from proxy_model.embedded_llm import DEFAULT_LLM
 from proxy_model.errors import ProxyRlhfError
 from proxy_model.paths import proxies_root
-from trainer.config import PpoConfig, RolloutConfig, TrainConfig
+from trainer.algorithm_config import PpoConfig
+from trainer.config import RolloutConfig, TrainConfig
 from trainer.loop import train
 
 PROXY = "demo"

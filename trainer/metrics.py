@@ -10,7 +10,7 @@ from torch import Tensor
 
 from proxy_model.trajectory import Trajectory
 from trainer.advantages import explained_variance
-from trainer.algorithms.ppo import UpdateStatistics
+from trainer.algorithms.update_log import UpdateStatistics
 from trainer.batch import PpoBatch, kl_to_prior
 from trainer.targets import Targets
 
@@ -38,6 +38,7 @@ METRICS: Mapping[str, str] = {
     "update/explained_variance": "1 - var(return - value) / var(return), before the update",
     "update/actor_grad_norm": "before clipping",
     "update/critic_grad_norm": "before clipping",
+    "update/effective_samples": "mle, rwr, awr: (sum of weights)^2 / sum of squared weights / number of weights",
     "update/policy_epochs": "epochs of the policy before its KL reached the target",
     "update/entropy": "mean entropy of the acceptance over free decisions in the update, nats",
     "update/learning_rate": "of this iteration",

@@ -18,8 +18,9 @@ from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from proxy_model.registry import ProxyRegistry
 from trainer.algorithms import ALGORITHMS
-from trainer.algorithms.ppo import UpdateStatistics, make_optimizer, pretrain_critic
-from trainer.baselines import against_baseline
+from trainer.algorithms.optimisation import make_optimizer
+from trainer.algorithms.ppo import pretrain_critic
+from trainer.algorithms.update_log import UpdateStatistics
 from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig, config_to_mapping
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, update_metrics
@@ -64,7 +65,7 @@ class Run:
         """A new run, its state saved at once, or the one that was saved in `config.output`."""
         prompts = _fitting_prompts(config, parts)
         policy = _new_policy(replace(config, start=None) if is_resumed else config, parts.llm)
-        optimizer = make_optimizer(policy, config.ppo)
+        optimizer = make_optimizer(policy, config.algorithm_settings.learning_rate)
         settings = config_to_mapping(config)
         progress = load_state(config.output, policy, optimizer, settings) if is_resumed else Progress()
         run = Run(
@@ -171,9 +172,10 @@ class Run:
         batch = flatten(rollout.trajectories, self.llm.embedding)
         is_cut = torch.tensor([each.finish_reason == "length" for each in rollout.trajectories], device=scores.device)
         terminal = terminal_rewards(self._dealt(scores), is_cut, self.progress.moments, config.shaping)
-        terminal = against_baseline(terminal, config.rollout.responses_per_prompt, config.shaping.baseline)
         steps = self._potential_steps(rollout)
-        targets = make_targets(batch, terminal, policy, config.shaping, config.ppo, steps)
+        targets = make_targets(
+            batch, terminal, policy, config.shaping, config.ppo, steps, config.rollout.responses_per_prompt
+        )
         statistics = self._update(batch, targets)
         return {
             **reward_metrics(scores, terminal, batch.per_answer(targets.penalties)),
@@ -199,15 +201,16 @@ class Run:
         return scores[torch.randperm(scores.numel(), generator=generator).to(scores.device)]
 
     def _update(self, batch: PpoBatch, targets: Targets) -> UpdateStatistics:
-        ppo, seed = self.config.ppo, self._seed("update")
-        if self.progress.iteration < ppo.critic_pretrain_iterations:
-            return pretrain_critic(self.policy, self.optimizer, batch, targets, ppo, seed)
-        algorithm = ALGORITHMS[self.config.algorithm]
-        return algorithm(self.policy, self.optimizer, batch, targets, ppo, seed)
+        config, seed = self.config, self._seed("update")
+        has_critic = config.algorithm in ("ppo", "awr")
+        if has_critic and self.progress.iteration < config.ppo.critic_pretrain_iterations:
+            return pretrain_critic(self.policy, self.optimizer, batch, targets, config.ppo, seed)
+        update = ALGORITHMS[config.algorithm]
+        return update(self.policy, self.optimizer, batch, targets, config.algorithm_settings, seed)
 
     def _anneal(self) -> float:
         """Set and return this iteration's learning rate: linear from its start to 0 after the last one."""
-        rate = self.config.ppo.learning_rate * (1 - self.progress.iteration / self.num_iterations)
+        rate = self.config.algorithm_settings.learning_rate * (1 - self.progress.iteration / self.num_iterations)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate

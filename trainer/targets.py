@@ -7,8 +7,10 @@ from torch import Tensor
 
 from proxy_model.policy import ProxyPolicy
 from trainer.advantages import RunningMoments, generalised_advantages, normalise, position_rewards
+from trainer.algorithm_config import PpoConfig
+from trainer.baselines import against_baseline
 from trainer.batch import PpoBatch, penalties
-from trainer.config import PpoConfig, RewardConfig
+from trainer.config import RewardConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,12 @@ class Targets:
     penalties: Tensor
     """(T,) what the shaping took off each position's reward, at least 0 with the gap penalty."""
 
+    answer_returns: Tensor
+    """(B,) normalised score less penalties, before any baseline."""
+
+    group_size: int = 1
+    """Answers to one prompt, which stand next to each other."""
+
 
 def terminal_rewards(scores: Tensor, is_cut: Tensor, moments: RunningMoments, config: RewardConfig) -> Tensor:
     """(B,) what each answer's last position receives for its raw score (B,); `is_cut` (B,): stopped at `max_tokens`."""
@@ -41,10 +49,12 @@ def make_targets(
     shaping: RewardConfig,
     ppo: PpoConfig,
     potential_steps: Tensor | None = None,
+    group_size: int = 1,
 ) -> Targets:
     """Shape the `terminal` rewards (B,) by the penalty and by `potential_steps` (T,), and spread them out."""
     drift = penalties(batch, shaping.penalty, policy.config.initial_acceptance)
-    rewards = position_rewards(terminal, drift, batch.lengths, shaping.penalty_weight)
+    compared = against_baseline(terminal, group_size, shaping.baseline)
+    rewards = position_rewards(compared, drift, batch.lengths, shaping.penalty_weight)
     if potential_steps is not None:
         rewards = rewards + potential_steps
     values = policy.values(batch.hidden)
@@ -54,4 +64,6 @@ def make_targets(
         returns=values + to_go,
         old_values=values,
         penalties=shaping.penalty_weight * drift,
+        answer_returns=terminal - shaping.penalty_weight * batch.per_answer(drift),
+        group_size=group_size,
     )

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from proxy_model.config import FeatureMode, SkamConfig
 from tests.trainer.tiny_llm import tiny_llm
-from trainer.config import PpoConfig, ProxyShape, RewardConfig, RolloutConfig, TrainConfig
+from trainer.algorithm_config import PpoConfig
+from trainer.config import ProxyShape, RewardConfig, RolloutConfig, TrainConfig
 from trainer.json_lines import Messages
 from trainer.loop import TrainResult, train
 from trainer.prompts import Prompt

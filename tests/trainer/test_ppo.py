@@ -9,16 +9,17 @@ from proxy_model.features import DecisionFeatures, slate_scalars
 from proxy_model.policy import ProxyPolicy
 from tests.trainer.trajectories import decide_by_policy, trajectory_by_hand
 from trainer.advantages import RunningMoments, normalise
+from trainer.algorithm_config import PpoConfig
+from trainer.algorithms.optimisation import make_optimizer
 from trainer.algorithms.ppo import (
     bernoulli_entropy,
     clipped_surrogate,
     clipped_value_loss,
-    make_optimizer,
     pretrain_critic,
     update,
 )
 from trainer.batch import PpoBatch, flatten
-from trainer.config import PpoConfig, RewardConfig
+from trainer.config import RewardConfig
 from trainer.targets import Targets, make_targets
 
 
@@ -35,7 +36,9 @@ def random_batch(policy: ProxyPolicy, num_answers: int = 6, seed: int = 0) -> Pp
 
 def make(advantages: Tensor, returns: Tensor, old_values: Tensor) -> Targets:
     nothing = torch.zeros_like(advantages)
-    return Targets(advantages=advantages, returns=returns, old_values=old_values, penalties=nothing)
+    return Targets(
+        advantages=advantages, returns=returns, old_values=old_values, penalties=nothing, answer_returns=torch.zeros(1)
+    )
 
 
 def random_targets(batch: PpoBatch, policy: ProxyPolicy) -> Targets:
@@ -103,7 +106,9 @@ def test_an_update_starts_from_ratio_one_in_every_minibatch(level: str, minibatc
     batch = random_batch(policy)
     config = PpoConfig(epochs=1, minibatches=minibatches, learning_rate=1e-12, ratio_level=level)  # type: ignore[arg-type]
 
-    statistics = update(policy, make_optimizer(policy, config), batch, random_targets(batch, policy), config, seed=0)
+    statistics = update(
+        policy, make_optimizer(policy, config.learning_rate), batch, random_targets(batch, policy), config, seed=0
+    )
 
     assert statistics.approx_kl == pytest.approx(0.0, abs=1e-6)
     assert statistics.clip_fraction == 0.0
@@ -129,7 +134,7 @@ def test_a_position_of_two_free_decisions_is_one_unit_with_the_sum_of_their_log_
     def loss(level: str, ratios: Tensor, advantages: Tensor) -> tuple[float, float]:
         config = PpoConfig(epochs=1, minibatches=1, policy_clip=100.0, ratio_level=level)  # type: ignore[arg-type]
         frozen = new_policy(2, hidden_size=4)
-        found = update(frozen, make_optimizer(frozen, config), batch, targets, config, seed=0).policy_loss
+        found = update(frozen, make_optimizer(frozen, config.learning_rate), batch, targets, config, seed=0).policy_loss
         return found, float(-(advantages * ratios).mean())
 
     joint = torch.stack([(new - old)[:2].sum(), (new - old)[2]]).exp()
@@ -152,7 +157,7 @@ def test_forced_decisions_leave_no_trace_in_the_actor(level: str) -> None:
     targets = random_targets(batch, policies[0])
 
     for policy, seen in zip(policies, (batch, altered), strict=True):
-        update(policy, make_optimizer(policy, config), seen, targets, config, seed=5)
+        update(policy, make_optimizer(policy, config.learning_rate), seen, targets, config, seed=5)
 
     for name, weights in policies[0].state_dict().items():
         assert torch.equal(weights, policies[1].state_dict()[name]), name
@@ -165,7 +170,14 @@ def test_free_decisions_do_move_the_actor() -> None:
     altered = replace(batch, candidate=batch.candidate + batch.is_free[:, None])
 
     for policy, seen in zip(policies, (batch, altered), strict=True):
-        update(policy, make_optimizer(policy, config), seen, random_targets(batch, policies[0]), config, seed=5)
+        update(
+            policy,
+            make_optimizer(policy, config.learning_rate),
+            seen,
+            random_targets(batch, policies[0]),
+            config,
+            seed=5,
+        )
 
     assert not torch.equal(policies[0].actor.output.weight, policies[1].actor.output.weight)
 
@@ -181,7 +193,7 @@ def test_advantages_of_positions_without_a_free_decision_do_not_count() -> None:
     shouted = replace(targets, advantages=torch.where(has_free, targets.advantages, 1000.0))
 
     for policy, aim in zip(policies, (targets, shouted), strict=True):
-        update(policy, make_optimizer(policy, config), batch, aim, config, seed=5)
+        update(policy, make_optimizer(policy, config.learning_rate), batch, aim, config, seed=5)
 
     for ours, theirs in zip(policies[0].actor.parameters(), policies[1].actor.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -193,7 +205,9 @@ def test_a_batch_without_any_free_decision_trains_the_critic_alone() -> None:
     batch = replace(batch, is_free=torch.zeros_like(batch.is_free))
     actor, critic = policy.actor.output.weight.clone(), policy.critic.output.weight.clone()
 
-    statistics = update(policy, make_optimizer(policy, config), batch, random_targets(batch, policy), config, seed=0)
+    statistics = update(
+        policy, make_optimizer(policy, config.learning_rate), batch, random_targets(batch, policy), config, seed=0
+    )
 
     assert torch.equal(policy.actor.output.weight, actor)
     assert not torch.equal(policy.critic.output.weight, critic)
@@ -207,7 +221,9 @@ def test_the_policy_stops_at_the_target_kl_and_the_critic_goes_on() -> None:
         policy = new_policy(8)
         config = PpoConfig(learning_rate=0.05, target_kl=target_kl, epochs=epochs)
         targets = random_targets(batch, policy)
-        return update(policy, make_optimizer(policy, config), batch, targets, config, seed=2).policy_epochs, policy
+        return update(
+            policy, make_optimizer(policy, config.learning_rate), batch, targets, config, seed=2
+        ).policy_epochs, policy
 
     (stopped, early), (all_four, late), (_, short) = run(1e-4, 4), run(0.0, 4), run(0.0, 1)
 
@@ -223,7 +239,7 @@ def test_critic_pretraining_fits_the_returns_and_leaves_the_actor_alone() -> Non
     targets = replace(random_targets(batch, policy), returns=batch.hidden[:, 0] - 2.0)
     before = {name: weights.clone() for name, weights in policy.actor.state_dict().items()}
 
-    pretrain_critic(policy, make_optimizer(policy, config), batch, targets, config, seed=0)
+    pretrain_critic(policy, make_optimizer(policy, config.learning_rate), batch, targets, config, seed=0)
 
     error = ((policy.values(batch.hidden) - targets.returns) ** 2).mean().item()
     assert error < 0.3 * float(targets.returns.var())
@@ -244,7 +260,7 @@ def test_a_proxy_learns_to_reject_what_lowers_the_reward(level: str) -> None:
     """Even tokens cost reward. With seeds fixed there is no chance in this: it passes or it does not."""
     policy = new_policy(12, hidden_size=32)
     config = PpoConfig(learning_rate=3e-3, target_kl=0.0, ratio_level=level)  # type: ignore[arg-type]
-    optimizer = make_optimizer(policy, config)
+    optimizer = make_optimizer(policy, config.learning_rate)
     generator = torch.Generator().manual_seed(7)
     embedding = torch.randn(40, 12, generator=generator)
     moments = RunningMoments()

@@ -8,7 +8,7 @@ from proxy_model.errors import OutputTaken
 from proxy_model.registry import ProxyRegistry
 from tests.bad_checkpoints import SMALL_FINGERPRINT, SMALL_SKAM, small_policy
 from tests.trainer.runs import parts_in_miniature, run, small_config
-from trainer.config import PpoConfig
+from trainer.algorithm_config import PpoConfig
 from trainer.lock import sole_trainer
 from trainer.loop import Supervision, train
 from trainer.publication import publish_once

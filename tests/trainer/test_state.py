@@ -8,8 +8,7 @@ from proxy_model.config import PolicyConfig
 from proxy_model.errors import BadCheckpoint, InvalidParameter
 from proxy_model.policy import ProxyPolicy
 from trainer.advantages import RunningMoments
-from trainer.algorithms.ppo import make_optimizer
-from trainer.config import PpoConfig
+from trainer.algorithms.optimisation import make_optimizer
 from trainer.state import STATE_FILE, Progress, load_state, save_state
 
 SETTINGS = {"seed": 1, "output": "a", "ppo": {"epochs": 4}}
@@ -19,7 +18,7 @@ PROGRESS = Progress(iteration=7, prompts_seen=112, moments=RunningMoments(count=
 def new_policy(seed: int) -> tuple[ProxyPolicy, torch.optim.Adam]:
     config = PolicyConfig(llm_hidden_size=6, hidden_size=4)
     policy = ProxyPolicy(config, generator=torch.Generator().manual_seed(seed))
-    return policy, make_optimizer(policy, PpoConfig())
+    return policy, make_optimizer(policy, 3e-4)
 
 
 def step(policy: ProxyPolicy, optimizer: torch.optim.Adam, *, is_critic_only: bool = False) -> None:
@@ -105,7 +104,7 @@ def test_a_state_of_another_shape_is_refused(tmp_path: Path) -> None:
     wider = ProxyPolicy(PolicyConfig(llm_hidden_size=6, hidden_size=8))
 
     with pytest.raises(BadCheckpoint, match="format"):
-        load_state(tmp_path, wider, make_optimizer(wider, PpoConfig()), SETTINGS)
+        load_state(tmp_path, wider, make_optimizer(wider, 3e-4), SETTINGS)
 
 
 def test_nothing_to_resume_is_said_so(tmp_path: Path) -> None:

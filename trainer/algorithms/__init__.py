@@ -1,5 +1,18 @@
 """How a batch of scored answers changes the proxy; chosen by name."""
 
-from trainer.algorithms import ppo
+from collections.abc import Callable
 
-ALGORITHMS = {"ppo": ppo.update}
+from trainer.algorithm_config import AlgorithmName
+from trainer.algorithms import likelihood, ppo, rloo
+from trainer.algorithms.update_log import UpdateStatistics
+
+Update = Callable[..., UpdateStatistics]
+"""(policy, optimizer, batch, targets, the algorithm's own settings, seed); changes the policy in place."""
+
+ALGORITHMS: dict[AlgorithmName, Update] = {
+    "ppo": ppo.update,
+    "rloo": rloo.update,
+    "mle": likelihood.update_mle,
+    "rwr": likelihood.update_rwr,
+    "awr": likelihood.update_awr,
+}

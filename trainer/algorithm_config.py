@@ -1,0 +1,115 @@
+"""The settings of the algorithms, one table each."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from proxy_model.errors import InvalidParameter
+from trainer.baselines import Baseline
+
+AlgorithmName = Literal["ppo", "rloo", "mle", "rwr", "awr"]
+RatioLevel = Literal["position", "decision"]
+
+
+def require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
+    """Raise `InvalidParameter` unless `is_allowed`."""
+    if not is_allowed:
+        raise InvalidParameter(name, value, allowed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PpoConfig:
+    """Proximal policy optimisation (arXiv:1707.06347) with the tricks of PPO-max (arXiv:2307.04964, section 5)."""
+
+    learning_rate: float = 3e-4
+    """Falls linearly to 0 over the planned iterations."""
+
+    epochs: int = 4
+    minibatches: int = 4
+    target_kl: float = 0.02
+    """The policy stops for this batch once an epoch's KL(old, new) per unit exceeds this. 0 switches it off."""
+
+    ratio_level: RatioLevel = "position"
+    """`position`: a position is one action, its log-probability the sum of its decisions'. `decision`: each alone."""
+
+    policy_clip: float = 0.2
+    value_clip: float = 0.2
+    """In units of the normalised reward. 0 switches it off."""
+
+    value_weight: float = 0.5
+    entropy_weight: float = 0.0
+    discount: float = 1.0
+    policy_lambda: float = 0.95
+    value_lambda: float = 1.0
+    max_grad_norm: float = 0.5
+    """Of the actor and of the critic, which share no weight, each."""
+
+    critic_pretrain_iterations: int = 1
+    """Batches of version 0 that only the critic learns from."""
+
+    critic_pretrain_epochs: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "policy_clip", "max_grad_norm"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        for name in ("epochs", "minibatches", "critic_pretrain_epochs"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("target_kl", "value_clip", "value_weight", "entropy_weight", "critic_pretrain_iterations"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        for name in ("discount", "policy_lambda", "value_lambda"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
+        levels = get_args(RatioLevel)
+        require(self.ratio_level in levels, "ratio_level", self.ratio_level, f"one of {levels}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RlooConfig:
+    """REINFORCE with a leave-one-out baseline (arXiv:2402.14740)."""
+
+    learning_rate: float = 1e-3
+    epochs: int = 2
+    minibatches: int = 8
+    target_kl: float = 0.02
+    """As in PPO: with more than one step on a batch the ratio is clipped, and this stops it. 0 switches it off."""
+
+    policy_clip: float = 0.2
+    baseline: Baseline = "leave_one_out"
+    max_grad_norm: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_optimisation(self)
+        require(self.policy_clip > 0, "policy_clip", self.policy_clip, "above 0")
+        require(self.target_kl >= 0, "target_kl", self.target_kl, "at least 0")
+        require(self.baseline in get_args(Baseline), "baseline", self.baseline, f"one of {get_args(Baseline)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LikelihoodConfig:
+    """Weighted likelihood of the proxy's own answers (arXiv:2308.12050): `mle`, `rwr`, `awr`."""
+
+    learning_rate: float = 1e-3
+    epochs: int = 2
+    minibatches: int = 8
+    threshold: float = 0.5
+    """`mle` keeps answers whose return is this many deviations above the batch's mean, and the best of each prompt."""
+
+    beta: float = 1.0
+    """Temperature of `rwr` and `awr`: weight exp(z / beta)."""
+
+    max_weight: float = 20.0
+    """Bound on that weight, before the batch's mean weight is made 1."""
+
+    value_weight: float = 0.5
+    max_grad_norm: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_optimisation(self)
+        for name in ("beta", "max_weight"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        require(self.value_weight >= 0, "value_weight", self.value_weight, "at least 0")
+
+
+def _check_optimisation(config: RlooConfig | LikelihoodConfig) -> None:
+    for name in ("learning_rate", "max_grad_norm"):
+        require(getattr(config, name) > 0, name, getattr(config, name), "above 0")
+    for name in ("epochs", "minibatches"):
+        require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
