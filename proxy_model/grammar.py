@@ -10,7 +10,7 @@ from proxy_model.errors import BadGrammar
 GrammarKind = Literal["json_schema", "regex", "lark"]
 
 MAX_GRAMMAR_BYTES = 1 << 16
-MAX_SCHEMA_DEPTH = 64
+MAX_SCHEMA_DEPTH = 48
 """Levels of JSON in a schema; one level of the answer takes two or three."""
 
 

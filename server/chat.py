@@ -3,6 +3,7 @@
 from server.conversation import check_conversation
 from server.errors import ApiError, invalid
 from server.order import Order, Prompt
+from server.response_format import form_of
 from server.run import Run, start_run
 from server.schemas.chat_request import ChatRequest
 from server.schemas.messages import to_template
@@ -25,6 +26,7 @@ async def start_chat(service: Service, chat: ChatRequest) -> Run:
         num_choices=chat.n or 1,
         max_tokens=chat.max_completion_tokens or chat.max_tokens,
         top_logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+        form=form_of(chat.response_format, chat.messages),
         ignored=("store",) if chat.store and not service.storage.is_on else (),
     )
     return await start_run(service, order)
@@ -41,13 +43,11 @@ def _check(chat: ChatRequest) -> None:
 
 
 def _refuse_breaking(chat: ChatRequest) -> None:
-    """A caller that asked for tools or JSON cannot go on with plain text."""
+    """A caller that asked for tools cannot go on with plain text."""
     if chat.tools:
         raise _unsupported("tools")
     if chat.functions:
         raise _unsupported("functions")
-    if chat.response_format is not None and chat.response_format.type != "text":
-        raise _unsupported("response_format", f" of type '{chat.response_format.type}'")
     for index, message in enumerate(chat.messages):
         if message.role == "assistant" and message.tool_calls:
             raise _unsupported(f"messages[{index}].tool_calls")

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from proxy_model.errors import (
     BadCheckpoint,
+    BadGrammar,
     EngineDead,
     EngineFull,
     InvalidParameter,
@@ -80,6 +81,8 @@ def to_api_error(error: ProxyRlhfError, prompt_field: str = "messages") -> ApiEr
         case InvalidParameter():
             param = prompt_field if error.name == "prompt" else _PARAM_OF.get(error.name, error.name)
             return invalid(f"Invalid value for '{param}': must be {error.allowed}.", param=param)
+        case BadGrammar():
+            return invalid(f"Invalid grammar: {error.reason.rstrip('.')}.", param="response_format")
         case EngineFull():
             message = f"The server is overloaded: {error}. Please retry later."
             headers = retry_after(error.retry_after_seconds)

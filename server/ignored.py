@@ -8,14 +8,13 @@ from server.schemas.generation import NO_OPS, GenerationBody
 HEADER = "x-ignored-fields"
 
 _MAX_NAMED = 32
-_CHECKED_ONLY = ("frequency_penalty", "presence_penalty", "logit_bias")
 _OF_THE_PROXY = ("p_t", "temperature", "top_p", "decision")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def ignored_fields(body: GenerationBody, *, has_proxy: bool) -> list[str]:
     """Names of the fields that ask for something which will not happen."""
-    asked = dict(body.model_extra or {}) | {name: getattr(body, name) for name in _CHECKED_ONLY}
+    asked = body.model_extra or {}
     ignored = [name for name, value in asked.items() if not _is_no_op(name, value)]
     if body.proxy is not None and not has_proxy:
         ignored += [f"proxy.{name}" for name in _OF_THE_PROXY if getattr(body.proxy, name) is not None]

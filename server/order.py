@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from server.form import Form
 from server.schemas.generation import GenerationBody
 
 
@@ -38,6 +39,9 @@ class Order:
 
     prompt_logprobs: int | None = None
     """The same for the prompt's tokens."""
+
+    form: Form | None = None
+    """What every answer has to be; None: text."""
 
     ignored: tuple[str, ...] = ()
     """Fields of this endpoint that ask for something which will not happen."""

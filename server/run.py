@@ -8,12 +8,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from proxy_model.bank import ProxyRef
-from proxy_model.errors import BadCheckpoint, EngineFull, PromptTooLong, UnknownProxy
+from proxy_model.errors import BadCheckpoint, BadGrammar, EngineFull, PromptTooLong, UnknownProxy
+from proxy_model.grammar_compiler import CompiledGrammar
 from proxy_model.request import Delta, SamplingParams
 from server import translate
 from server.backends.protocol import Answer
 from server.choice import GrowingChoice
 from server.errors import ApiError, model_not_found, to_api_error
+from server.form import Form
 from server.ignored import HEADER, ignored_fields, require_none
 from server.model_name import BASE, ModelName, parse_model_name
 from server.order import Order, Prompt
@@ -76,12 +78,13 @@ class Run:
 async def start_run(service: Service, order: Order) -> Run:
     """Check, tokenize, name the exact proxy, and queue. Raises `ApiError` and the core's errors; nothing runs then."""
     serving, body = service.serving(), order.body
-    translate.check(body, serving.llm, service.backend.capabilities, service.settings.max_choices)
+    translate.check(body, service.backend.capabilities, service.settings.max_choices)
     name = _model_name(body, serving)
     proxy = await _proxy(body, name, serving, service)
     ignored = sorted([*ignored_fields(body, has_proxy=proxy is not None), *order.ignored])
     if service.settings.strict:
         require_none(ignored)
+    grammar = None if order.form is None else await _compiled(order.form, service)
     prompts = tuple(await order.tokenize())
     proxy = await _proxy(body, name, serving, service)
     run_id = f"{order.id_prefix}-{uuid.uuid4().hex}"
@@ -101,6 +104,7 @@ async def start_run(service: Service, order: Order) -> Run:
         answers=answers,
     )
     await _admitted(run, service)
+    del grammar  # held until here, so that the engine finds it compiled
     return run
 
 
@@ -155,6 +159,15 @@ async def _proxy(body: GenerationBody, name: ModelName, serving: Serving, servic
         message = f"The model `{body.model[:200]}` cannot be served: its checkpoint was refused ({error.reason})."
         raise ApiError(404, message, "model_not_found", "model") from error
     return ref
+
+
+async def _compiled(form: Form, service: Service) -> CompiledGrammar:
+    if "grammar" not in service.backend.capabilities:
+        raise form.refused("this engine cannot hold an answer to a form")
+    try:
+        return await service.backend.compile_grammar(form.grammar)
+    except BadGrammar as error:
+        raise form.refused(error.reason) from error
 
 
 async def _admitted(run: Run, service: Service) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from proxy_model.bank import ProxyRef
 from proxy_model.request import GenerationRequest, SamplingParams
-from server.backends.protocol import Capability, LLMCard
+from server.backends.protocol import Capability
 from server.errors import invalid
 from server.order import Order, Prompt
 from server.schemas.generation import GenerationBody, ProxyOptions
@@ -15,7 +15,7 @@ _TINY_TOP_P = 1e-6
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def check(body: GenerationBody, llm: LLMCard, capabilities: frozenset[Capability], max_choices: int) -> None:
+def check(body: GenerationBody, capabilities: frozenset[Capability], max_choices: int) -> None:
     """Refuse what no single range can: fields that contradict each other or this engine. Raises `ApiError` 400."""
     if body.stream_options is not None and not body.stream:
         raise invalid(
@@ -24,7 +24,7 @@ def check(body: GenerationBody, llm: LLMCard, capabilities: frozenset[Capability
     if (body.n or 1) > max_choices:
         message = f"Invalid value for 'n': must be at most {max_choices}."
         raise invalid(message, param="n", code="integer_above_max_value")
-    _check_token_ids(body, llm.vocab_size)
+    _check_bias(body)
     if body.proxy is not None and body.proxy.return_decisions and "decisions" not in capabilities:
         message = "Invalid value for 'proxy.return_decisions': this engine does not tell its decisions."
         raise invalid(message, param="proxy.return_decisions", code="unsupported_value")
@@ -62,6 +62,13 @@ def _params(order: Order, room: int, seed: int | None) -> SamplingParams:
         stop_token_ids=tuple(body.stop_token_ids or ()),
         ignore_eos=body.ignore_eos,
         min_tokens=body.min_tokens,
+        logit_bias=tuple({int(token): bias for token, bias in (body.logit_bias or {}).items()}.items()),
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+        top_k=body.top_k if (body.top_k or 0) > 0 else None,
+        min_p=body.min_p or 0.0,
+        grammar=None if order.form is None else order.form.grammar,
         top_logprobs=order.top_logprobs,
         prompt_logprobs=order.prompt_logprobs,
         p_t=proxy.p_t,
@@ -79,13 +86,7 @@ def _seed_of_choice(seed: int | None, index: int) -> int | None:
     return ((seed + index * _GOLDEN + (1 << 63)) % (1 << 64)) - (1 << 63)
 
 
-def _check_token_ids(body: GenerationBody, vocab_size: int) -> None:
-    for token in body.stop_token_ids or ():
-        if token >= vocab_size:
-            raise invalid(
-                f"Invalid value for 'stop_token_ids': {token} is not in the vocabulary.", param="stop_token_ids"
-            )
+def _check_bias(body: GenerationBody) -> None:
     for key in body.logit_bias or {}:
-        if not (key.isascii() and key.isdecimal() and len(key) < 10 and int(key) < vocab_size):
-            message = "Invalid value for 'logit_bias': keys must be token ids in the vocabulary."
-            raise invalid(message, param="logit_bias")
+        if not (key.isascii() and key.isdecimal() and len(key) < 10):
+            raise invalid("Invalid value for 'logit_bias': keys must be token ids.", param="logit_bias")

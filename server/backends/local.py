@@ -9,6 +9,8 @@ from typing import TypeVar
 from proxy_model.bank import ProxyRef
 from proxy_model.config import SkamConfig
 from proxy_model.engine import Engine
+from proxy_model.grammar import GrammarSpec
+from proxy_model.grammar_compiler import CompiledGrammar
 from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Delta, GenerationRequest
 from proxy_model.tokenizer import ChatTokenizer
@@ -66,7 +68,7 @@ class LocalAnswer:
 class LocalBackend:
     """An `Engine` behind asyncio. `build` makes it, on the engine's thread; `on_death` hears if that thread ends."""
 
-    capabilities: frozenset[Capability] = frozenset({"logprobs", "decisions"})
+    capabilities: frozenset[Capability] = frozenset({"logprobs", "decisions", "grammar"})
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class LocalBackend:
         self._death: BaseException | None = None
         self._is_stopping = False
         self._tokenizing = ThreadPoolExecutor(1, "tokenizer")
+        self._compiling = ThreadPoolExecutor(1, "grammars")
 
     async def start(self) -> LLMCard:
         """Build the engine and return what it serves. Raises whatever building raises."""
@@ -106,11 +109,17 @@ class LocalBackend:
         self._is_stopping = True
         await asyncio.to_thread(self._thread.stop)
         self._tokenizing.shutdown(wait=False)
+        self._compiling.shutdown(wait=False, cancel_futures=True)
 
     async def ask_tokenizer(self, question: Callable[[ChatTokenizer], T]) -> T:
         """What `question` makes of the LLM's tokenizer; one question at a time, off the event loop."""
         tokenizer = self._thread.loaded.result().llm.tokenizer
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, question, tokenizer)
+
+    async def compile_grammar(self, spec: GrammarSpec) -> CompiledGrammar:
+        """One grammar at a time, off the event loop and beside the engine's thread."""
+        grammars = self._thread.loaded.result().grammars
+        return await asyncio.get_running_loop().run_in_executor(self._compiling, grammars.compile, spec)
 
     def generate(self, request: GenerationRequest) -> LocalAnswer:
         """Queue `request`; its answer yields deltas, and aborts it when closed before the last one."""

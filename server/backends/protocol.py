@@ -9,6 +9,8 @@ from typing import Literal, Protocol, TypeVar
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Fingerprint
 from proxy_model.config import SkamConfig
+from proxy_model.grammar import GrammarSpec
+from proxy_model.grammar_compiler import CompiledGrammar
 from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Delta, GenerationRequest
 from proxy_model.tokenizer import ChatTokenizer
@@ -21,7 +23,7 @@ OVERDUE = "The request has waited too long for a slot."
 UNREAD = "The answer was not read fast enough."
 """Errors of deltas that the server has words of its own for; any other error is the engine's fault."""
 
-Capability = Literal["logprobs", "decisions", "target_return"]
+Capability = Literal["logprobs", "decisions", "target_return", "grammar"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,12 @@ class Backend(Protocol):
 
     async def ask_tokenizer(self, question: Callable[[ChatTokenizer], T]) -> T:
         """What `question` makes of the LLM's tokenizer, off the event loop. Raises what it raises."""
+
+    async def compile_grammar(self, spec: GrammarSpec) -> CompiledGrammar:
+        """Compile off the event loop; requests with `spec` start at once while the result is held.
+
+        Raises `BadGrammar`.
+        """
 
     def generate(self, request: GenerationRequest) -> Answer:
         """Queue `request` at once, in the order of the calls; closing the answer aborts it."""

@@ -1,17 +1,14 @@
 """The body of POST /v1/chat/completions, with the ranges that OpenAI documents."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from proxy_model.ranges import TOP_LOGPROBS
+from server.schemas.bounds import within
 from server.schemas.generation import GenerationBody, Metadata, Positive
-from server.schemas.messages import MAX_MESSAGES, ChatMessage, Strict
-
-
-class ResponseFormat(Strict):
-    """Which form the answer has."""
-
-    type: Literal["text", "json_object", "json_schema"]
+from server.schemas.messages import MAX_MESSAGES, ChatMessage
+from server.schemas.response_format import ResponseFormat
 
 
 class ChatRequest(GenerationBody):
@@ -21,7 +18,7 @@ class ChatRequest(GenerationBody):
     max_tokens: Positive | None = None
     max_completion_tokens: Positive | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, within(TOP_LOGPROBS)] | None = None
     store: bool | None = None
     metadata: Metadata | None = None
     response_format: ResponseFormat | None = None

@@ -4,10 +4,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from proxy_model.ranges import (
+    LOGIT_BIAS,
+    MIN_P,
+    P_T,
+    PENALTY,
+    REPETITION_PENALTY,
+    SEED,
+    SKAM_TEMPERATURE,
+    TEMPERATURE,
+    TOP_K,
+    TOP_P,
+)
+from server.schemas.bounds import within
 from server.schemas.messages import Strict
 
-INT64 = {"ge": -(1 << 63), "le": (1 << 63) - 1}
 MAX_STOPS = 4
+MAX_BIASES = 1024
 MAX_STOP_LENGTH = 512
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
@@ -22,13 +35,13 @@ class ProxyOptions(Strict):
     enabled: bool = True
     """False: the LLM alone answers."""
 
-    p_t: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    p_t: Annotated[float, within(P_T)] | None = None
     """Reject is masked once the mean probability of the candidates that are left is at most this. 0: never."""
 
-    temperature: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
+    temperature: Annotated[float, within(SKAM_TEMPERATURE)] | None = None
     """SKAM's softmax temperature."""
 
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    top_p: Annotated[float, within(TOP_P)] | None = None
     """Probability mass that the candidates of a position are drawn from."""
 
     decision: Literal["greedy", "sample"] | None = None
@@ -66,9 +79,9 @@ class GenerationBody(Strict):
     n: Positive | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
-    top_p: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
-    seed: Annotated[int, Field(**INT64)] | None = None
+    temperature: Annotated[float, within(TEMPERATURE)] | None = None
+    top_p: Annotated[float, Field(ge=TOP_P.low, le=TOP_P.high)] | None = None
+    seed: Annotated[int, within(SEED)] | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     user: str | None = None
 
@@ -77,18 +90,16 @@ class GenerationBody(Strict):
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] | None = None
     proxy: ProxyOptions | None = None
 
-    frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100.0, le=100.0)]] | None = None
+    frequency_penalty: Annotated[float, within(PENALTY)] | None = None
+    presence_penalty: Annotated[float, within(PENALTY)] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, within(LOGIT_BIAS)]], Field(max_length=MAX_BIASES)] | None = None
+    repetition_penalty: Annotated[float, within(REPETITION_PENALTY)] | None = None
+    min_p: Annotated[float, within(MIN_P)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=TOP_K.high)] | None = None
+    """-1 and 0: all tokens."""
 
 
 NO_OPS: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (None, 0, 0.0),
-    "presence_penalty": (None, 0, 0.0),
-    "logit_bias": (None, {}),
-    "top_k": (None, 0, -1),
-    "min_p": (None, 0, 0.0),
-    "repetition_penalty": (None, 1, 1.0),
     "tool_choice": (None, "none", "auto"),
     "function_call": (None, "none", "auto"),
     "parallel_tool_calls": (None, True, False),
