@@ -27,6 +27,7 @@ from server.routes import (
     metrics,
     models,
     playground,
+    responses,
     stored_chat,
     tokens,
     version,
@@ -34,7 +35,7 @@ from server.routes import (
 from server.service import Service
 from server.settings import Settings
 
-_ROUTES = (chat, stored_chat, completions, feedback, models, tokens, health, version, admin, playground)
+_ROUTES = (chat, stored_chat, completions, responses, feedback, models, tokens, health, version, admin, playground)
 
 
 def create_app(backend: Backend, settings: Settings, metrics_listener: socket.socket | None = None) -> FastAPI:

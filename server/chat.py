@@ -12,15 +12,20 @@ from server.service import Service
 
 async def start_chat(service: Service, chat: ChatRequest) -> Run:
     """Queue the answers. Raises `ApiError` and the core's errors; nothing runs then."""
+    return await start_run(service, chat_order(service, chat))
+
+
+def chat_order(service: Service, chat: ChatRequest) -> Order:
+    """What `chat` asks of the engine. Raises `ApiError` 400."""
     _check(chat)
 
     async def tokenize() -> list[Prompt]:
         messages = [to_template(message) for message in chat.messages]
         return [Prompt(tuple(await service.backend.ask_tokenizer(lambda it: it.apply_chat_template(messages))))]
 
-    order = Order(
+    return Order(
         body=chat,
-        id_prefix="chatcmpl",
+        id_prefix="chatcmpl-",
         prompt_field="messages",
         tokenize=tokenize,
         num_choices=chat.n or 1,
@@ -29,7 +34,6 @@ async def start_chat(service: Service, chat: ChatRequest) -> Run:
         form=form_of(chat.response_format, chat.messages),
         ignored=("store",) if chat.store and not service.storage.is_on else (),
     )
-    return await start_run(service, order)
 
 
 def _check(chat: ChatRequest) -> None:

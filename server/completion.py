@@ -26,7 +26,7 @@ async def start_completion(service: Service, request: CompletionRequest) -> Run:
         top_logprobs = 0  # to tell the best ones by
     order = Order(
         body=request,
-        id_prefix="cmpl",
+        id_prefix="cmpl-",
         prompt_field="prompt",
         tokenize=tokenize,
         num_choices=num_choices,

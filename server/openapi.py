@@ -13,6 +13,8 @@ from server.schemas.chat_response import ChatChunk
 from server.schemas.completion_request import CompletionRequest
 from server.schemas.error import ErrorEnvelope
 from server.schemas.feedback import FeedbackRequest
+from server.schemas.response_object import ResponseEvent
+from server.schemas.response_request import ResponseRequest
 from server.schemas.stored_chat import MetadataUpdate
 from server.schemas.tokens import DetokenizeRequest, TokenizeRequest
 
@@ -20,6 +22,8 @@ _MODELS: tuple[type[BaseModel], ...] = (
     ChatRequest,
     ChatChunk,
     CompletionRequest,
+    ResponseRequest,
+    ResponseEvent,
     FeedbackRequest,
     MetadataUpdate,
     TokenizeRequest,

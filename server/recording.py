@@ -38,6 +38,9 @@ class Record:
     is_demanded: bool = True
     """Whether the caller asked for it."""
 
+    on_lost: Callable[[], None] = lambda: None
+    """Hears that it was not kept, before the last delta leaves; only if it was not demanded."""
+
 
 def recorded(run: Run, storage: Storage, record: Record) -> Run:
     """`run`, which keeps itself when it has ended."""
@@ -67,6 +70,7 @@ class _Recorder:
         except StoreUnavailable as error:
             if self._record.is_demanded:
                 raise to_api_error(error) from error
+            self._record.on_lost()
 
 
 class _Heard:

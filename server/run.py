@@ -87,7 +87,7 @@ async def start_run(service: Service, order: Order) -> Run:
     grammar = None if order.form is None else await _compiled(order.form, service)
     prompts = tuple(await order.tokenize())
     proxy = await _proxy(body, name, serving, service)
-    run_id = f"{order.id_prefix}-{uuid.uuid4().hex}"
+    run_id = f"{order.id_prefix}{uuid.uuid4().hex}"
     requests = translate.engine_requests(order, run_id, prompts, proxy, serving.llm.max_context)
     # No await between naming the version and queueing: a version is unloaded only behind what was queued before.
     answers = service.admission.generate(requests, serving.llm)

@@ -33,6 +33,11 @@ def event(data: bytes | str) -> bytes:
     return b"data: " + (data.encode() if isinstance(data, str) else data) + b"\n\n"
 
 
+def named_event(name: str, data: str) -> bytes:
+    """One event of one line of JSON, under a name."""
+    return b"event: " + name.encode() + b"\n" + event(data)
+
+
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled as soon as the client hangs up: then raises `ClientGone`.
 
