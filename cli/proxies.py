@@ -4,7 +4,7 @@ These commands act on the folder `<home>/proxies`; a running server watches it a
 """
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -34,7 +34,9 @@ def list_proxies() -> None:
     for name in registry.names():
         aliases = dict(registry.aliases(name).versions)
         stable = aliases.pop("stable", None)
-        others = ", ".join(f"{alias} {version}" for alias, version in sorted(aliases.items()))
+        share = registry.aliases(name).canary_share
+        shares = {"canary": f" ({share:.4g} of the requests)"}
+        others = ", ".join(f"{alias} {version}{shares.get(alias, '')}" for alias, version in sorted(aliases.items()))
         versions = " ".join(map(str, registry.versions(name)))
         table.add_row(name, "-" if stable is None else str(stable), others or "-", versions)
     console.out.print(table if table.row_count else f"no proxy is published in {registry.root}", soft_wrap=True)
@@ -91,8 +93,31 @@ def promote(
 
 
 @proxies.command()
-def rollback(proxy: Annotated[str, typer.Argument(metavar="NAME", help="A proxy.")]) -> None:
-    """Make the version that was stable before this one stable again."""
+def canary(
+    proxy: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="The version to try out.")],
+    share: Annotated[float, typer.Option(help="The part of the requests for NAME that it answers, 0 to 1.")],
+) -> None:
+    """Let a version answer a share of the requests, the same users every time, after verifying it."""
+    if "@" not in proxy:
+        raise InvalidParameter("proxy", proxy, "NAME@VERSION: a version becomes the canary")
+    registry = _registry()
+    ref = resolve(registry, proxy)
+    registry.set_canary(ref.name, ref.version, share)
+    console.out.print(
+        f"canary {ref.name} is now version {ref.version}, for {share:.4g} of the requests", highlight=False
+    )
+
+
+@proxies.command()
+def rollback(
+    proxy: Annotated[str, typer.Argument(metavar="NAME", help="A proxy.")],
+    alias: Annotated[Literal["stable", "canary"], typer.Option(help="canary: there is none any more.")] = "stable",
+) -> None:
+    """Make the version that was stable before this one stable again, or take the canary back."""
+    if alias == "canary":
+        _registry().withdraw_canary(proxy, reason="by an administrator")
+        console.out.print(f"canary {proxy} is withdrawn", highlight=False)
+        return
     ref = _registry().rollback(proxy)
     console.out.print(f"stable {ref.name} is now version {ref.version}", highlight=False)
 

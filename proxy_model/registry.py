@@ -16,8 +16,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from proxy_model import disk
+from proxy_model.aliases import CANARY, STABLE, Aliases
 from proxy_model.aliases import FILE as ALIASES
-from proxy_model.aliases import STABLE, Aliases
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint, Fingerprint, read_checkpoint, write_checkpoint
 from proxy_model.errors import InvalidParameter, UnknownProxy
@@ -100,6 +100,30 @@ class ProxyRegistry:
         with self._writing(name):
             _commit(self.aliases(name).assigned([alias], version).stage(self.root / name))
         return ref
+
+    def set_canary(self, name: str, version: int, share: float) -> ProxyRef:
+        """Let a published version that is in order answer `share` of the requests for `name`.
+
+        Raises `UnknownProxy`, `BadCheckpoint`, `InvalidParameter`.
+        """
+        ref = self.resolve(name, version)
+        self.verify(ref)
+        with self._writing(name):
+            _commit(self.aliases(name).with_canary(version, share).stage(self.root / name))
+        return ref
+
+    def withdraw_canary(self, name: str, *, reason: str, version: int | None = None) -> bool:
+        """Take the canary back and keep the reason; False when `version` is given and is not the canary any more.
+
+        Raises `UnknownProxy` when there is none, `BadCheckpoint`.
+        """
+        folder = self._known(name)
+        with self._writing(name):
+            aliases = Aliases.read(folder)
+            if version is not None and aliases.versions.get(CANARY) != version:
+                return False
+            _commit(aliases.without_canary(reason).stage(folder))
+        return True
 
     def rollback(self, name: str) -> ProxyRef:
         """Make the previously stable version stable again. Raises `UnknownProxy` without one, `BadCheckpoint`."""

@@ -140,7 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--store", action=argparse.BooleanOptionalAction, help="keep completions and feedback")
-    for name in ("requests-per-minute", "tokens-per-minute", "max-running-per-key"):
+    parser.add_argument("--canary-guard", action=argparse.BooleanOptionalAction, help="roll back a canary that strays")
+    for name in ("requests-per-minute", "tokens-per-minute", "max-running-per-key", "canary-min-requests"):
         parser.add_argument(f"--{name}", type=int)
     for name in (
         "reload-seconds",
@@ -149,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
         "max-queue-seconds",
         "deadline-seconds",
         "write-seconds",
+        "canary-rejection-band",
+        "canary-garble-band",
+        "canary-error-band",
         "store-days",
     ):
         parser.add_argument(f"--{name}", type=float)

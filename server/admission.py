@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from proxy_model.request import Delta, GenerationRequest
 from server.backends.protocol import OVERDUE, UNREAD, Answer, Backend, LLMCard
+from server.canary_guard import CanaryGuard, Observation
 from server.errors import ApiError, internal, unavailable
 from server.exchange import Exchange, current
 from server.metrics import Metrics
@@ -17,8 +18,9 @@ T = TypeVar("T")
 class Admission:
     """Hands requests to `backend` under the limits of whoever asks."""
 
-    def __init__(self, backend: Backend, metrics: Metrics) -> None:
+    def __init__(self, backend: Backend, metrics: Metrics, guard: CanaryGuard) -> None:
         self._backend = backend
+        self._guard = guard
         self._metrics = metrics
 
     def generate(self, requests: Sequence[GenerationRequest], llm: LLMCard) -> tuple[Answer, ...]:
@@ -34,7 +36,16 @@ class Admission:
             return tuple(RefusedAnswer(refusal) for _ in requests)
         exchange.note_prompt(sum(prompts.values()))
         answers = [self._backend.generate(request) for request in requests]
-        return tuple(AdmittedAnswer(each, exchange, self._to_error, must_start=each is answers[0]) for each in answers)
+        return tuple(
+            AdmittedAnswer(
+                each,
+                exchange,
+                self._to_error,
+                observation=self._guard.observe(exchange.proxy),
+                must_start=each is answers[0],
+            )
+            for each in answers
+        )
 
     def _to_error(self, reason: str | None) -> ApiError:
         """What a client hears when an answer ends with the error `reason`."""
@@ -77,8 +88,15 @@ class AdmittedAnswer:
     """
 
     def __init__(
-        self, answer: Answer, exchange: Exchange, to_error: Callable[[str | None], ApiError], *, must_start: bool
+        self,
+        answer: Answer,
+        exchange: Exchange,
+        to_error: Callable[[str | None], ApiError],
+        *,
+        observation: Observation | None,
+        must_start: bool,
     ) -> None:
+        self._observation = observation
         self._answer = answer
         self._to_error = to_error
         self._exchange = exchange
@@ -108,6 +126,8 @@ class AdmittedAnswer:
     async def _next(self) -> Delta:
         delta = await self._in_time(anext(self._answer))
         self._exchange.note(delta)
+        if self._observation is not None and delta.error not in (OVERDUE, UNREAD):
+            self._observation.add(delta)
         if delta.finish_reason == "error":
             raise self._to_error(delta.error)
         return delta

@@ -14,6 +14,9 @@ class Exchange:
     """For the log line, the limits and the trace. Never holds a key, a prompt or an answer."""
 
     request_id: str
+    address: str = ""
+    """Where the request came from."""
+
     key: str | None = None
     """The name of the API key; None while nobody has been recognised, or where no keys are configured."""
 
@@ -63,9 +66,9 @@ class Exchange:
 _current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 
-def begin(request_id: str) -> Exchange:
+def begin(request_id: str, address: str) -> Exchange:
     """A new one, current in this task and those that it starts."""
-    exchange = Exchange(request_id)
+    exchange = Exchange(request_id, address)
     _current.set(exchange)
     return exchange
 

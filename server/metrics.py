@@ -73,6 +73,10 @@ class Metrics:
         """An HTTP request was answered; `route` is the URL's pattern."""
         self._http_requests.labels(route, str(status)).inc()
 
+    def canary_rollback(self, measure: str) -> None:
+        """The guard took a canary back because its `error`, `garble` or `rejection` rate had left its band."""
+        self._canary_rollbacks.labels(measure).inc()
+
     def reload(self, result: str, seconds: float | None = None) -> None:
         """A version was `loaded`, or refused for the reason `result`: one of `RELOAD_RESULTS`."""
         self._reloads.labels(result).inc()
@@ -166,6 +170,11 @@ class Metrics:
         )
         for result in RELOAD_RESULTS:
             self._reloads.labels(result)
+        self._canary_rollbacks = Counter(
+            "proxy_canary_rollbacks", "Canaries that their guard took back.", ("measure",), registry=registry
+        )
+        for measure in ("error", "garble", "rejection"):
+            self._canary_rollbacks.labels(measure)
         self._reload_seconds = Histogram(
             "proxy_reload_seconds", "From reading a version to having it loaded.", registry=registry
         )

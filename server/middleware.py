@@ -45,7 +45,7 @@ class RequestContext:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, request_id, status = time.perf_counter(), _request_id(scope), _CLIENT_CLOSED_REQUEST
-        exchange = begin(request_id)
+        exchange = begin(request_id, (scope.get("client") or ("",))[0])
 
         async def send_with_id(message: Message) -> None:
             nonlocal status

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from proxy_model.aliases import STABLE
 from server.errors import model_not_found
 
 BASE = "base"
@@ -15,8 +14,8 @@ class ModelName:
     proxy: str | None
     """None: whatever the default is now."""
 
-    version: str = STABLE
-    """A number or an alias."""
+    version: str | None = None
+    """A number or an alias. None: stable or, for its share of the requests, the canary."""
 
     @property
     def is_base(self) -> bool:

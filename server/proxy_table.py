@@ -14,6 +14,7 @@ class ProxyTable:
     def __init__(self) -> None:
         self.loaded: set[ProxyRef] = set()
         self._aliases: dict[str, dict[str, int]] = {}
+        self._canary_shares: dict[str, float] = {}
         self._pinned: OrderedDict[ProxyRef, None] = OrderedDict()
 
     @property
@@ -34,6 +35,16 @@ class ProxyTable:
         if found is None:
             raise UnknownProxy(f"no proxy {name!r} with version or alias {version!r} is being served")
         return ProxyRef(name=name, version=found)
+
+    def canary_share(self, name: str) -> float:
+        """Which part of the requests for `name` its canary answers, in [0, 1]."""
+        return self._canary_shares.get(name, 0.0)
+
+    def set_canary_share(self, name: str, share: float) -> bool:
+        """From now on; True when that is news."""
+        is_news = self.canary_share(name) != share
+        self._canary_shares[name] = share
+        return is_news
 
     def names(self, alias: str = STABLE) -> list[str]:
         """Proxies that have `alias`, sorted."""

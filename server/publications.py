@@ -17,6 +17,7 @@ class Published:
     aliases: dict[str, int] | None
     """None when the file of aliases is broken."""
 
+    canary_share: float
     problem: str
     """Why it is."""
 
@@ -46,10 +47,11 @@ def _look_at(registry: ProxyRegistry, name: str) -> Published:
     """Aliases first: a version is in its place before an alias names it, so whatever they name is then listed."""
     aliases: dict[str, int] | None
     try:
-        aliases, problem = dict(registry.aliases(name).versions), ""
+        found = registry.aliases(name)
+        aliases, share, problem = dict(found.versions), found.canary_share, ""
     except UnknownProxy:
-        aliases, problem = {}, ""
+        aliases, share, problem = {}, 0.0, ""
     except BadCheckpoint as error:
-        aliases, problem = None, error.reason
+        aliases, share, problem = None, 0.0, error.reason
     versions = {version: signature(registry.root / name / str(version)) for version in registry.versions(name)}
-    return Published(aliases, problem, versions)
+    return Published(aliases, share, problem, versions)

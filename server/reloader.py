@@ -134,6 +134,8 @@ class Reloader:
             if self.table.point(name, alias, version):
                 logger.info("an alias moved", extra={"proxy": name, "alias": alias, "version": version})
         self.table.keep_only(name, set(proxy.aliases))
+        if self.table.set_canary_share(name, proxy.canary_share):
+            logger.info("a canary's share changed", extra={"proxy": name, "share": proxy.canary_share})
 
     def _note_problem(self, name: str, proxy: Published) -> None:
         if proxy.problem and self._problems.get(name) != proxy.problem:

@@ -15,10 +15,12 @@ from server import translate
 from server.backends.protocol import Answer
 from server.choice import GrowingChoice
 from server.errors import ApiError, model_not_found, to_api_error
+from server.exchange import current
 from server.form import Form
 from server.ignored import HEADER, ignored_fields, require_none
 from server.model_name import BASE, ModelName, parse_model_name
 from server.order import Order, Prompt
+from server.rollout import choose
 from server.schemas.generation import GenerationBody
 from server.schemas.report import PromptTokensDetails, ProxyReport, Usage
 from server.service import Service, Serving
@@ -149,9 +151,13 @@ async def _proxy(body: GenerationBody, name: ModelName, serving: Serving, servic
     table = serving.reloader.table
     if name.proxy is None:
         default = service.settings.default_proxy
-        return table.resolve(default) if default in table.names() else None
+        return choose(table, default, _caller(body)) if default in table.names() else None
     try:
-        ref = table.resolve(name.proxy, name.version)
+        ref = (
+            choose(table, name.proxy, _caller(body))
+            if name.version is None
+            else table.resolve(name.proxy, name.version)
+        )
         await serving.reloader.obtain(ref)
     except UnknownProxy as error:
         raise model_not_found(body.model) from error
@@ -168,6 +174,14 @@ async def _compiled(form: Form, service: Service) -> CompiledGrammar:
         return await service.backend.compile_grammar(form.grammar)
     except BadGrammar as error:
         raise form.refused(error.reason) from error
+
+
+def _caller(body: GenerationBody) -> str:
+    """Whoever should meet the same version again: the user within the key, else the key, else the address."""
+    exchange = current()
+    if exchange is None:
+        return body.user or ""
+    return f"{exchange.key or ''}\n{body.user or exchange.key or exchange.address}"
 
 
 async def _admitted(run: Run, service: Service) -> None:

@@ -9,11 +9,13 @@ from proxy_model.registry import ProxyRegistry
 from server.access import Access
 from server.admission import Admission
 from server.backends.protocol import Backend, LLMCard
+from server.canary_guard import CanaryGuard
 from server.demo import publish_demo_proxies
 from server.errors import unavailable
 from server.limits import Limiter
 from server.metrics import Metrics
 from server.reloader import Reloader
+from server.rollout import guard_canaries
 from server.settings import Settings
 from server.storage import Storage
 
@@ -40,7 +42,8 @@ class Service:
         self.backend = backend
         self.metrics = Metrics()
         self.limiter = Limiter(settings.key_limits)
-        self.admission = Admission(backend, self.metrics)
+        self.guard = CanaryGuard(settings.canary_bands)
+        self.admission = Admission(backend, self.metrics, self.guard)
         self.access = Access(settings.key_sources)
         self.storage = Storage(settings)
         self.is_draining = False
@@ -61,6 +64,7 @@ class Service:
         self.on_ready()
         await asyncio.gather(
             serving.reloader.run(self.settings.reload_seconds),
+            guard_canaries(self.guard, serving.reloader, self.metrics),
             self._record_stats(),
             self.access.follow(),
             self.storage.sweep(),

@@ -18,6 +18,7 @@ from proxy_model.registry import is_proxy_name
 from server.access import Access, KeySources
 from server.api_keys import KeyLimits
 from server.backends.waiting_line import LineLimits
+from server.canary_guard import Bands
 from store.database import parse_url
 
 PREFIX = "PROXY_RLHF_"
@@ -101,6 +102,21 @@ class Settings:
     max_pinned: int = 8
     """Versions kept in memory because a request named them by number though no alias does."""
 
+    canary_guard: bool = False
+    """Roll a canary back by itself when it leaves its band around the stable version."""
+
+    canary_min_requests: int = 50
+    """Answers of either version before they are compared."""
+
+    canary_rejection_band: float = 0.2
+    """How far the canary's share of rejected candidates may be from stable's, either way."""
+
+    canary_garble_band: float = 0.05
+    """How far its share of garbled words may be above stable's."""
+
+    canary_error_band: float = 0.05
+    """How far its share of broken answers may be above stable's."""
+
     reload_seconds: float = 0.5
     """How often the folder of published proxies is looked at."""
 
@@ -161,6 +177,17 @@ class Settings:
         )
 
     @property
+    def canary_bands(self) -> Bands | None:
+        """None without a guard. Raises `InvalidParameter`."""
+        bands = Bands(
+            min_requests=self.canary_min_requests,
+            rejection_band=self.canary_rejection_band,
+            garble_band=self.canary_garble_band,
+            error_band=self.canary_error_band,
+        )
+        return bands if self.canary_guard else None
+
+    @property
     def key_limits(self) -> KeyLimits:
         """Of keys whose line says no other. Raises `InvalidParameter`."""
         return KeyLimits(
@@ -170,7 +197,7 @@ class Settings:
         )
 
     def _check_ranges(self) -> None:
-        _ = self.key_limits
+        _ = self.key_limits, self.canary_bands
         for name in ("port", "metrics_port"):
             if not 0 <= (getattr(self, name) or 0) <= 65535:
                 raise InvalidParameter(name, getattr(self, name), "in [0, 65535]")

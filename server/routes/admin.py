@@ -4,13 +4,16 @@ import asyncio
 
 from fastapi import APIRouter, Request
 
+from proxy_model.aliases import CANARY, Withdrawn
 from proxy_model.bank import ProxyRef
+from proxy_model.errors import BadCheckpoint, UnknownProxy
+from proxy_model.registry import ProxyRegistry
 from server.body import read_body
 from server.dependencies import AdminKey, ServiceDep
 from server.errors import ApiError
 from server.openapi import json_body
 from server.reloader import Reloader
-from server.schemas.admin import Promotion, ProxyList, ProxyName, ProxyState, ProxyVersion
+from server.schemas.admin import Canary, Promotion, ProxyList, ProxyState, ProxyVersion, Rollback, WithdrawnCanary
 
 router = APIRouter(prefix="/admin/proxies", dependencies=[AdminKey])
 
@@ -59,23 +62,47 @@ async def promote_proxy(request: Request, service: ServiceDep) -> ProxyState:
     return await _describe(reloader, body.name)
 
 
-@router.post("/rollback", openapi_extra=json_body(ProxyName))
-async def rollback_proxy(request: Request, service: ServiceDep) -> ProxyState:
-    """Make the previously stable version stable again; 404 when there was none."""
+@router.post("/canary", openapi_extra=json_body(Canary))
+async def set_canary(request: Request, service: ServiceDep) -> ProxyState:
+    """Let a version answer a share of the requests, from when this returns. 400 with the reason if it is refused."""
     reloader = service.serving().reloader
-    body = await read_body(request, ProxyName, _MAX_BODY_BYTES)
-    await asyncio.to_thread(reloader.registry.rollback, body.name)
+    body = await read_body(request, Canary, _MAX_BODY_BYTES)
+    await reloader.verify(ProxyRef(name=body.name, version=body.version))
+    await asyncio.to_thread(reloader.registry.set_canary, body.name, body.version, body.share)
+    await reloader.refresh()
+    return await _describe(reloader, body.name)
+
+
+@router.post("/rollback", openapi_extra=json_body(Rollback))
+async def rollback_proxy(request: Request, service: ServiceDep) -> ProxyState:
+    """Make the previously stable version stable again, or take the canary back; 404 when there is none."""
+    reloader = service.serving().reloader
+    body = await read_body(request, Rollback, _MAX_BODY_BYTES)
+    if body.alias == CANARY:
+        await asyncio.to_thread(reloader.registry.withdraw_canary, body.name, reason="by an administrator")
+    else:
+        await asyncio.to_thread(reloader.registry.rollback, body.name)
     await reloader.refresh()
     return await _describe(reloader, body.name)
 
 
 async def _describe(reloader: Reloader, name: str) -> ProxyState:
     table = reloader.table
+    withdrawn = await asyncio.to_thread(_withdrawn, reloader.registry, name)
     return ProxyState(
         name=name,
         aliases=dict(table.aliases.get(name, {})),
+        canary_share=table.canary_share(name),
+        withdrawn=None if withdrawn is None else WithdrawnCanary(version=withdrawn.version, reason=withdrawn.reason),
         loaded=sorted(ref.version for ref in table.loaded if ref.name == name),
         pinned=sorted(ref.version for ref in table.pinned if ref.name == name),
         published=await asyncio.to_thread(reloader.registry.versions, name),
         refused={str(version): reason for version, reason in reloader.refusals(name).items()},
     )
+
+
+def _withdrawn(registry: ProxyRegistry, name: str) -> Withdrawn | None:
+    try:
+        return registry.aliases(name).withdrawn
+    except (UnknownProxy, BadCheckpoint):
+        return None

@@ -25,6 +25,13 @@ class Promotion(ProxyVersion):
     alias: Annotated[str, Field(min_length=1, max_length=32)] = "stable"
 
 
+class Canary(ProxyVersion):
+    """How much of the traffic a version gets."""
+
+    share: Annotated[float, Field(ge=0.0, le=1.0)]
+    """0: it is loaded and answers to `<llm>:<proxy>@canary` alone."""
+
+
 class ProxyName(Strict):
     """One proxy."""
 
@@ -33,11 +40,29 @@ class ProxyName(Strict):
     name: Name
 
 
+class Rollback(ProxyName):
+    """What to go back from."""
+
+    alias: Literal["stable", "canary"] = "stable"
+    """`canary`: there is none any more."""
+
+
+class WithdrawnCanary(BaseModel):
+    """The canary that was taken back last."""
+
+    version: int
+    reason: str
+
+
 class ProxyState(BaseModel):
     """A proxy as it is served."""
 
     name: str
     aliases: dict[str, int]
+    canary_share: float
+    """The part of the requests that the canary answers, if there is one."""
+
+    withdrawn: WithdrawnCanary | None
     loaded: list[int]
     pinned: list[int]
     """Loaded because a request named them by number."""
