@@ -1,0 +1,39 @@
+"""langchain-openai: invoke, stream, batch, async, and an error."""
+
+import asyncio
+import json
+import sys
+
+import openai
+from langchain_openai import ChatOpenAI
+
+url, model, prompt = sys.argv[1:]
+
+
+def chat(name: str) -> ChatOpenAI:
+    return ChatOpenAI(model=name, base_url=url, api_key="none", max_tokens=12, temperature=0, max_retries=0)
+
+
+async def heard() -> str:
+    return "".join([str(part.content) async for part in chat(model).astream(prompt)])
+
+
+whole = chat(model).invoke(prompt)
+try:
+    chat("gpt-9").invoke(prompt)
+    refused = None
+except openai.NotFoundError as error:
+    refused = error.code
+print(
+    json.dumps(
+        {
+            "whole": whole.content,
+            "tokens": whole.usage_metadata["output_tokens"],
+            "finish_reason": whole.response_metadata["finish_reason"],
+            "streamed": "".join(str(part.content) for part in chat(model).stream(prompt)),
+            "batched": [answer.content for answer in chat(model).batch([prompt] * 3)],
+            "async": asyncio.run(heard()),
+            "refused": refused,
+        }
+    )
+)

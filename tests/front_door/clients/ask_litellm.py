@@ -1,0 +1,35 @@
+"""litellm: whole, streamed, async, text completion, and an error."""
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import litellm
+
+url, model, prompt = sys.argv[1:]
+where: dict[str, Any] = {"api_base": url, "api_key": "none", "max_tokens": 12, "num_retries": 0}
+messages = [{"role": "user", "content": prompt}]
+
+whole = litellm.completion(model=f"openai/{model}", messages=messages, **where)
+stream = litellm.completion(model=f"openai/{model}", messages=messages, stream=True, **where)
+heard = asyncio.run(litellm.acompletion(model=f"openai/{model}", messages=messages, **where))
+text = litellm.text_completion(model=f"text-completion-openai/{model}", prompt="a b", **where)
+try:
+    litellm.completion(model="openai/gpt-9", messages=messages, **where)
+    refused = None
+except litellm.NotFoundError as error:
+    refused = error.status_code
+print(
+    json.dumps(
+        {
+            "whole": whole.choices[0].message.content,
+            "tokens": whole.usage.completion_tokens,
+            "finish_reason": whole.choices[0].finish_reason,
+            "streamed": "".join(part.choices[0].delta.content or "" for part in stream),
+            "async": heard.choices[0].message.content,
+            "text_tokens": text.usage.completion_tokens,
+            "refused": refused,
+        }
+    )
+)
