@@ -125,12 +125,13 @@ def test_log_probabilities_join_to_the_content(client: openai.OpenAI, texts: Seq
 
 
 def test_raw_responses_carry_the_headers(client: openai.OpenAI) -> None:
+    fields = FIELDS | {"extra_body": {"ignore_eos": True, "length_penalty": 0.5}}
     raw = client.chat.completions.with_raw_response.create(
-        model=LLM, frequency_penalty=0.5, extra_headers={"x-request-id": "mine-17"}, **FIELDS
+        model=LLM, extra_headers={"x-request-id": "mine-17"}, **fields
     )
 
     assert raw.headers["x-request-id"] == "mine-17"
-    assert raw.headers["x-ignored-fields"] == "frequency_penalty"
+    assert raw.headers["x-ignored-fields"] == "length_penalty"
     assert raw.parse().choices[0].finish_reason == "length"
 
 

@@ -171,16 +171,16 @@ def test_decisions_are_told_when_asked_for(start: Callable[..., RunningServer]) 
 
 
 def test_ignored_fields_are_named_and_no_ops_are_not(server: RunningServer) -> None:
-    response = server.chat(presence_penalty=0.5, logit_bias={}, frequency_penalty=0, best_of=2, tool_choice="none")
+    response = server.chat(length_penalty=0.5, logit_bias={}, frequency_penalty=0.5, best_of=2, tool_choice="none")
 
     assert response.status_code == 200
-    assert response.headers["x-ignored-fields"] == "best_of,presence_penalty"
+    assert response.headers["x-ignored-fields"] == "best_of,length_penalty"
 
 
 def test_strict_refuses_them(start: Callable[..., RunningServer]) -> None:
-    error = start(strict=True).chat(presence_penalty=0.5).json()["error"]
+    error = start(strict=True).chat(length_penalty=0.5).json()["error"]
 
-    assert (error["param"], error["code"]) == ("presence_penalty", "unsupported_parameter")
+    assert (error["param"], error["code"]) == ("length_penalty", "unsupported_parameter")
 
 
 def test_proxy_settings_without_a_proxy_are_ignored_aloud(server: RunningServer) -> None:
