@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import logging
 import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -18,7 +20,12 @@ from server.backends.local import LocalBackend
 from server.drain import DrainingServer
 from server.request_log import configure_logging
 from server.service import Service
-from server.settings import Settings, load_settings
+from server.settings import Settings, load_settings, wants_traces
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
+
+logger = logging.getLogger(__name__)
 
 _KEEP_ALIVE_SECONDS = 65
 """Longer than clients and balancers keep idle connections, so that it is never us who close one under a request."""
@@ -36,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(settings: Settings) -> int:
     """Run one server in this process; returns the exit code."""
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     # The converted LLMs of this process lie in the same home as its proxies.
     os.environ["PROXY_RLHF_HOME"] = str(settings.home)
     backend = LocalBackend(
@@ -48,6 +55,7 @@ def serve(settings: Settings) -> int:
     metrics_listener = None if settings.metrics_port is None else _listener(settings.host, settings.metrics_port)
     app = create_app(backend, settings, metrics_listener)
     service: Service = app.state.service
+    service.tracing = _tracing() if wants_traces(os.environ) else None
     config = uvicorn.Config(
         app, settings.host, settings.port, log_config=None, access_log=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS
     )
@@ -60,6 +68,9 @@ def serve(settings: Settings) -> int:
     backend.on_death = lambda error: _fail(server, f"the decode loop has stopped: {error}")
     print(f"proxy-rlhf: loading {settings.model} ...", flush=True)
     server.run([listener])
+    if service.tracing is not None:
+        service.record_stats()
+        service.tracing.close()
     return server.exit_code
 
 
@@ -72,6 +83,17 @@ def _engine_builder(settings: Settings) -> Callable[[], Engine]:
         return Engine(load_llm(settings.model, dtype=settings.dtype, device=settings.device), config)
 
     return build
+
+
+def _tracing() -> "Tracing | None":
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        from server.tracing import Tracing
+    except ModuleNotFoundError as error:
+        logger.warning("traces need the extra 'otel'; going on without", extra={"missing": error.name})
+        return None
+    return Tracing(OTLPSpanExporter())
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -156,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
         "store-days",
     ):
         parser.add_argument(f"--{name}", type=float)
+    parser.add_argument("--log-format", choices=("json", "text"))
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     return parser
 

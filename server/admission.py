@@ -35,6 +35,9 @@ class Admission:
             self._metrics.reject_admission("rate_limit_tokens")
             return tuple(RefusedAnswer(refusal) for _ in requests)
         exchange.note_prompt(sum(prompts.values()))
+        if exchange.trace is not None:
+            for request in requests:
+                exchange.trace.expect(request.id, llm.name)
         answers = [self._backend.generate(request) for request in requests]
         return tuple(
             AdmittedAnswer(

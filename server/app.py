@@ -81,7 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _answer_core_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProxyRlhfError)
-    return to_api_error(error).response()
+    return await answer_api_error(request, to_api_error(error))
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:

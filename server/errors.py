@@ -20,6 +20,7 @@ from proxy_model.errors import (
     StoreUnavailable,
     UnknownProxy,
 )
+from server.exchange import current
 
 _PARAM_OF = {
     "p_t": "proxy.p_t",
@@ -125,6 +126,9 @@ def of_status(status: int, request: Request, headers: Mapping[str, str] | None) 
 async def answer_api_error(request: Request, error: Exception) -> Response:
     """The exception handler of `ApiError`."""
     assert isinstance(error, ApiError)
+    exchange = current()
+    if exchange is not None:
+        exchange.code = error.code
     return error.response()
 
 

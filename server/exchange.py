@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from proxy_model.bank import ProxyRef
 from proxy_model.request import Delta
-from server.limits import Ticket
+
+if TYPE_CHECKING:
+    from server.limits import Ticket
+    from server.tracing import RequestTrace
 
 
 @dataclass(slots=True)
@@ -20,7 +24,7 @@ class Exchange:
     key: str | None = None
     """The name of the API key; None while nobody has been recognised, or where no keys are configured."""
 
-    ticket: Ticket | None = None
+    ticket: "Ticket | None" = None
     """What the key's limits have granted."""
 
     limits: Callable[[], dict[str, str]] = dict
@@ -28,6 +32,12 @@ class Exchange:
 
     deadline: float | None = None
     """Monotonic seconds by which the answer must be over."""
+
+    trace: "RequestTrace | None" = None
+    """Its span, where traces are kept."""
+
+    code: str | None = None
+    """Why it was refused, as the error's `code`."""
 
     model: str | None = None
     proxy: ProxyRef | None = None
@@ -51,6 +61,8 @@ class Exchange:
     def facts(self) -> dict[str, str | int | None]:
         """For the log line."""
         facts: dict[str, str | int | None] = {"request_id": self.request_id, "key": self.key}
+        if self.code is not None:
+            facts["code"] = self.code
         if self.model is not None:
             facts |= {
                 "model": self.model,

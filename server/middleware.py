@@ -46,6 +46,8 @@ class RequestContext:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, request_id, status = time.perf_counter(), _request_id(scope), _CLIENT_CLOSED_REQUEST
         exchange = begin(request_id, (scope.get("client") or ("",))[0])
+        if self._service.tracing is not None and scope["path"] not in _PROBES:
+            exchange.trace = self._service.tracing.begin(scope)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -72,6 +74,8 @@ class RequestContext:
                 exchange.ticket.leave()
             route = getattr(scope.get("route"), "path", "unmatched")
             self._service.metrics.http_request(route, status)
+            if exchange.trace is not None:
+                exchange.trace.end(route, status, exchange)
             log_request(scope["method"], route, status, began, exchange)
 
 

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from server.exchange import Exchange
 
@@ -31,10 +31,22 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def configure_logging(level: str) -> None:
-    """Everything to stderr as JSON."""
+class TextFormatter(logging.Formatter):
+    """The same for people: time, level and message, then `name=value` for whatever came as `extra`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the traceback below."""
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        extra = {key: value for key, value in vars(record).items() if key not in _STANDARD and value is not None}
+        words = [moment, record.levelname, record.getMessage(), *(f"{key}={_quoted(extra[key])}" for key in extra)]
+        line = " ".join(words)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def configure_logging(level: str, form: Literal["json", "text"] = "json") -> None:
+    """Everything to stderr, one line each."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter({"json": JsonFormatter, "text": TextFormatter}[form]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in ("uvicorn", "uvicorn.error", "httpx", "httpcore", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -51,3 +63,10 @@ def log_request(method: str, route: str, status: int, began: float, exchange: Ex
     }
     level = logging.DEBUG if route in ("/health", "/ready", "/metrics") else logging.INFO
     logger.log(level, "request", extra=extra)
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return (
+        text if text and all(character.isprintable() and character not in ' "=' for character in text) else repr(text)
+    )

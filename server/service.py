@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from proxy_model.registry import ProxyRegistry
 from server.access import Access
@@ -18,6 +19,9 @@ from server.reloader import Reloader
 from server.rollout import guard_canaries
 from server.settings import Settings
 from server.storage import Storage
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,9 @@ class Service:
         self.admission = Admission(backend, self.metrics, self.guard)
         self.access = Access(settings.key_sources)
         self.storage = Storage(settings)
+        self.tracing: Tracing | None = None
+        """Set by whoever starts the server, where traces are wanted."""
+
         self.is_draining = False
         self.num_open = 0
         """HTTP requests that are being answered, probes left out."""
@@ -90,7 +97,11 @@ class Service:
     def record_stats(self) -> None:
         """Bring the metrics up to date."""
         self.metrics.set_ready(self.problem() is None)
-        self.metrics.record(self.backend.drain_stats())
+        stats = self.backend.drain_stats()
+        self.metrics.record(stats)
+        if self.tracing is not None:
+            for record in stats.ended:
+                self.tracing.answered(record)
 
     async def _start(self) -> Serving:
         await self.storage.open()

@@ -9,7 +9,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from proxy_model.embedded_llm import DEFAULT_LLM
 from proxy_model.errors import InvalidParameter
@@ -136,6 +136,7 @@ class Settings:
     """What is kept longer is deleted, feedback included. 0: never."""
 
     log_level: str = "info"
+    log_format: Literal["json", "text"] = "json"
 
     def __post_init__(self) -> None:
         self._check_ranges()
@@ -223,6 +224,8 @@ class Settings:
                 raise InvalidParameter(name, value, "above 0")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise InvalidParameter("log_level", self.log_level, "'debug', 'info', 'warning' or 'error'")
+        if self.log_format not in ("json", "text"):
+            raise InvalidParameter("log_format", self.log_format, "'json' or 'text'")
 
 
 def load_settings(environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
@@ -236,6 +239,12 @@ def load_settings(environment: Mapping[str, str], flags: Mapping[str, Any]) -> S
             values[name] = _parsed(PREFIX + name.upper(), text, kind)
     given = {name: value for name, value in flags.items() if value is not None}
     return Settings(**(values | given))
+
+
+def wants_traces(environment: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own variables name somebody who takes traces."""
+    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return any(environment.get(name) for name in names) and environment.get("OTEL_SDK_DISABLED", "") != "true"
 
 
 def is_loopback(host: str) -> bool:
@@ -256,6 +265,8 @@ def setting_names() -> list[str]:
 def _parsed(name: str, text: str, kind: Any) -> Any:
     if isinstance(kind, types.UnionType):
         kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        return text
     if kind is bool:
         return _parsed_flag(name, text)
     if kind is Path:

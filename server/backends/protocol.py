@@ -59,6 +59,11 @@ class AnswerRecord:
     decode_seconds: float | None
     total_seconds: float
     num_rejected: int
+    request_id: str = ""
+    num_prompt_tokens: int = 0
+    num_tokens: int = 0
+    ended: float = 0.0
+    """Monotonic seconds."""
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ class _Journey:
     started: float | None = None
     first_token: float | None = None
     last_token: float | None = None
+    num_tokens: int = 0
     num_rejected: int = 0
 
 
@@ -92,6 +93,7 @@ class StatsRecorder:
         else:
             self._stats.inter_token_seconds.add(now - journey.last_token)
         journey.last_token = now
+        journey.num_tokens += len(delta.token_ids)
         journey.num_rejected += delta.num_rejected
         tally = self._stats.tallies.setdefault(journey.proxy, ProxyTally())
         tally.num_accepted += delta.num_accepted
@@ -112,6 +114,10 @@ class StatsRecorder:
                 decode_seconds=_between(journey.first_token, journey.last_token),
                 total_seconds=now - journey.submitted,
                 num_rejected=journey.num_rejected,
+                request_id=request_id,
+                num_prompt_tokens=journey.num_prompt,
+                num_tokens=journey.num_tokens,
+                ended=now,
             )
         )
 
