@@ -3,11 +3,12 @@
 import codecs
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
 from proxy_model.errors import InvalidParameter
+from proxy_model.tool_format import PROBE, ToolFormat, find_tool_format
 
 Message = dict[str, Any]
 """One chat message: `role`, `content` and whatever else the chat template reads."""
@@ -68,11 +69,36 @@ class ChatTokenizer:
         )
         return text
 
-    def apply_chat_template(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        """Token ids of a conversation, ready for the assistant's turn. Raises `InvalidParameter` if refused."""
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] = (),
+        add_generation_prompt: bool = True,
+        answer_start: str = "",
+    ) -> list[int]:
+        """Token ids of a conversation, ready for the assistant's turn. Raises `InvalidParameter` if refused.
+
+        `answer_start` is what the assistant has said of its turn already.
+        """
+        text = self._render(messages, tools, add_generation_prompt) + answer_start
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """How this LLM writes calls of tools; None if its chat template has none that can be read."""
+        return find_tool_format(lambda messages, must_open: self._render(messages, [PROBE], must_open))
+
+    def visible(self, text: str) -> str:
+        """What a client sees of a template's text: no special tokens."""
+        return self.decode(self.encode_prompt(text, add_special_tokens=False))
+
+    def _render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], add_generation_prompt: bool) -> str:
         try:
             text: str = self._tokenizer.apply_chat_template(
                 list(messages),
+                tools=list(tools) or None,
                 chat_template=self.chat_template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
@@ -81,8 +107,7 @@ class ChatTokenizer:
             raise InvalidParameter(
                 "messages", [m["role"] for m in messages], f"what the chat template takes ({error})"
             ) from error
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return text
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one token stands for; empty for special tokens and ids past the vocabulary."""
