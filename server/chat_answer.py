@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from proxy_model.request import Delta
+from server.chat_choice import ChatChoice, ChatStep
 from server.chat_logprobs import chat_logprobs
-from server.choice import GrowingChoice, Step
 from server.run import Run, deltas
 from server.schemas.chat_response import (
     ChatAnswer,
@@ -13,6 +13,7 @@ from server.schemas.chat_response import (
     Choice,
     Logprobs,
     TokenLogprob,
+    ToolCall,
 )
 from server.schemas.report import Position
 
@@ -21,12 +22,14 @@ from server.schemas.report import Position
 class _Collected:
     """What a choice has shown so far."""
 
-    choice: GrowingChoice
+    choice: ChatChoice
+    calls: list[ToolCall] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     decisions: list[Position] = field(default_factory=list)
 
-    def add(self, step: Step) -> None:
+    def add(self, step: ChatStep) -> None:
+        self.calls += step.calls
         self.texts.append(step.text)
         self.logprobs += chat_logprobs(step.tokens)
         self.decisions += step.decisions
@@ -34,7 +37,7 @@ class _Collected:
 
 async def whole_answer(run: Run) -> ChatCompletion:
     """Wait for every choice. Raises `ApiError` if one broke."""
-    collected = [_Collected(GrowingChoice(index)) for index in range(len(run.answers))]
+    collected = [_Collected(ChatChoice(run, index)) for index in range(len(run.answers))]
     async for index, delta in deltas(run):
         collected[index].add(collected[index].choice.add(delta))
     return _completion(run, collected)
@@ -42,7 +45,7 @@ async def whole_answer(run: Run) -> ChatCompletion:
 
 def answer_of(run: Run, heard: Sequence[Sequence[Delta]]) -> ChatCompletion:
     """The same from all deltas of each choice."""
-    collected = [_Collected(GrowingChoice(index)) for index in range(len(heard))]
+    collected = [_Collected(ChatChoice(run, index)) for index in range(len(heard))]
     for item, of_choice in zip(collected, heard, strict=True):
         for delta in of_choice:
             item.add(item.choice.add(delta))
@@ -50,7 +53,7 @@ def answer_of(run: Run, heard: Sequence[Sequence[Delta]]) -> ChatCompletion:
 
 
 def _completion(run: Run, collected: list[_Collected]) -> ChatCompletion:
-    choices = [item.choice for item in collected]
+    choices = [item.choice.growing for item in collected]
     return ChatCompletion(
         id=run.id,
         created=run.created,
@@ -63,11 +66,13 @@ def _completion(run: Run, collected: list[_Collected]) -> ChatCompletion:
 
 
 def _choice(run: Run, item: _Collected) -> Choice:
-    assert item.choice.finish_reason is not None
+    growing, reason, text = item.choice.growing, item.choice.finish_reason, "".join(item.texts)
+    assert reason is not None
+    decisions = item.decisions if run.order.wants_decisions else None
     return Choice(
-        index=item.choice.index,
-        message=ChatAnswer(content="".join(item.texts)),
+        index=growing.index,
+        message=ChatAnswer(content=text if text or not item.calls else None, tool_calls=item.calls or None),
         logprobs=Logprobs(content=item.logprobs) if run.order.top_logprobs is not None else None,
-        finish_reason=item.choice.finish_reason,
-        proxy=None if run.proxy is None else item.choice.proxy(item.decisions if run.order.wants_decisions else None),
+        finish_reason=reason,
+        proxy=None if run.proxy is None else growing.proxy(decisions),
     )

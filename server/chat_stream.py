@@ -4,10 +4,19 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any
 
 from proxy_model.request import Delta
+from server.chat_choice import ChatChoice, ChatStep
 from server.chat_logprobs import chat_logprobs
-from server.choice import GrowingChoice, Step
+from server.choice import GrowingChoice
 from server.run import Run
-from server.schemas.chat_response import ChatChunk, ChunkChoice, ChunkDelta, Logprobs
+from server.schemas.chat_response import (
+    ChatChunk,
+    ChunkChoice,
+    ChunkDelta,
+    ChunkFunction,
+    ChunkToolCall,
+    Logprobs,
+    ToolCall,
+)
 from server.schemas.report import ChunkProxy
 from server.stream import stream
 
@@ -22,7 +31,8 @@ class _ChatWording:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._choices = [GrowingChoice(index) for index in range(len(run.answers))]
+        self._chats = [ChatChoice(run, index) for index in range(len(run.answers))]
+        self._choices = [chat.growing for chat in self._chats]
 
     def begin(self) -> Iterable[ChatChunk]:
         for choice in self._choices:
@@ -30,17 +40,23 @@ class _ChatWording:
             yield self._chunk(ChunkChoice(index=choice.index, delta=delta, logprobs=None, finish_reason=None))
 
     def step(self, index: int, delta: Delta) -> Iterator[ChatChunk]:
-        choice = self._choices[index]
-        spoken = self._spoken(choice, choice.add(delta))
+        chat, choice = self._chats[index], self._choices[index]
+        num_before = chat.num_calls
+        step = chat.add(delta)
+        spoken = self._spoken(choice, step)
         if spoken is not None:
             yield self._chunk(spoken)
-        if choice.finish_reason is not None:
-            yield self._chunk(self._finished(choice), proxy=self._run.report(self._choices))
+        for number, call in enumerate(step.calls, start=num_before):
+            for part in _parts(number, call):
+                called = ChunkDelta(tool_calls=[part])
+                yield self._chunk(ChunkChoice(index=index, delta=called, logprobs=None, finish_reason=None))
+        if chat.finish_reason is not None:
+            yield self._chunk(self._finished(chat), proxy=self._run.report(self._choices))
 
     def totals(self) -> ChatChunk:
         return self._chunk(None, usage=self._run.usage(self._choices), proxy=self._run.report(self._choices))
 
-    def _spoken(self, choice: GrowingChoice, step: Step) -> ChunkChoice | None:
+    def _spoken(self, choice: GrowingChoice, step: ChatStep) -> ChunkChoice | None:
         entries = chat_logprobs(step.tokens)
         if not (step.text or entries or step.decisions):
             return None
@@ -51,12 +67,12 @@ class _ChatWording:
             spoken.proxy = ChunkProxy(decisions=step.decisions)
         return spoken
 
-    def _finished(self, choice: GrowingChoice) -> ChunkChoice:
+    def _finished(self, chat: ChatChoice) -> ChunkChoice:
         """Carries no content: a client may look at the finish reason alone."""
-        reason = choice.finish_reason
-        finished = ChunkChoice(index=choice.index, delta=ChunkDelta(), logprobs=None, finish_reason=reason)
+        reason, index = chat.finish_reason, chat.growing.index
+        finished = ChunkChoice(index=index, delta=ChunkDelta(), logprobs=None, finish_reason=reason)
         if self._run.proxy is not None:
-            finished.proxy = choice.proxy(None)
+            finished.proxy = chat.growing.proxy(None)
         return finished
 
     def _chunk(self, choice: ChunkChoice | None, **last: Any) -> ChatChunk:
@@ -71,3 +87,10 @@ class _ChatWording:
             choices=[] if choice is None else [choice],
             **({"usage": None} if run.order.includes_usage else {}) | last,
         )
+
+
+def _parts(number: int, call: ToolCall) -> Iterator[ChunkToolCall]:
+    """A call in OpenAI's grammar: who it is, then its arguments."""
+    named = ChunkFunction(name=call.function.name, arguments="")
+    yield ChunkToolCall(index=number, id=call.id, type="function", function=named)
+    yield ChunkToolCall(index=number, function=ChunkFunction(arguments=call.function.arguments))

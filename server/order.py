@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from server.form import Form
 from server.schemas.generation import GenerationBody
+from server.tools import ToolUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,9 @@ class Order:
 
     form: Form | None = None
     """What every answer has to be; None: text."""
+
+    tools: ToolUse | None = None
+    """How the answers may call tools; None: they are text."""
 
     ignored: tuple[str, ...] = ()
     """Fields of this endpoint that ask for something which will not happen."""

@@ -16,7 +16,7 @@ from server.service import Service
 from store.completions import Completion, Message
 
 _OWN = set(ResponseRequest.model_fields) - set(ChatRequest.model_fields)
-_NOT_IN_CHAT = _OWN | {"store", "metadata", "tools", "top_logprobs"}
+_NOT_IN_CHAT = _OWN | {"store", "metadata", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"}
 _SPELLED = {
     "max_completion_tokens": "max_output_tokens",
     "max_tokens": "max_output_tokens",
@@ -63,7 +63,8 @@ class Draft:
     @property
     def foreign(self) -> list[str]:
         """Fields of chat requests that mean nothing here."""
-        return sorted((self.body.model_extra or {}).keys() & ChatRequest.model_fields)
+        foreign = ChatRequest.model_fields.keys() - {"parallel_tool_calls"}  # which asks for nothing without tools
+        return sorted((self.body.model_extra or {}).keys() & foreign)
 
     def renamed(self, error: ApiError) -> ApiError:
         """An error about the chat request, in the words of this endpoint."""
@@ -115,7 +116,7 @@ async def start_response(service: Service, draft: Draft) -> Run:
         "text.verbosity": draft.body.text is not None and draft.body.text.verbosity not in (None, "medium"),
     }
     try:
-        order = chat_order(service, draft.chat())
+        order = await chat_order(service, draft.chat())
         names = (*draft.foreign, *(name for name, is_ignored in ignored.items() if is_ignored))
         return await start_run(service, replace(order, id_prefix="resp_", prompt_field="input", ignored=names))
     except ApiError as error:

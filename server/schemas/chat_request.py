@@ -9,6 +9,7 @@ from server.schemas.bounds import within
 from server.schemas.generation import GenerationBody, Metadata, Positive
 from server.schemas.messages import MAX_MESSAGES, ChatMessage
 from server.schemas.response_format import ResponseFormat
+from server.schemas.tools import ToolChoice, Tools
 
 
 class ChatRequest(GenerationBody):
@@ -22,5 +23,10 @@ class ChatRequest(GenerationBody):
     store: bool | None = None
     metadata: Metadata | None = None
     response_format: ResponseFormat | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     functions: list[dict[str, Any]] | None = None
+    """OpenAI's older word for `tools`, which is refused."""
+
+    function_call: str | dict[str, Any] | None = None

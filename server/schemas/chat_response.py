@@ -28,12 +28,28 @@ class Logprobs(BaseModel):
     refusal: None = None
 
 
+class CalledFunction(BaseModel):
+    """A function and its arguments, which are JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    """A call that the caller should run."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ChatAnswer(BaseModel):
-    """A choice's message."""
+    """A choice's message; `content` is null when it is calls only."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: list[ToolCall] | None = None
 
 
 class Choice(BaseModel):
@@ -60,12 +76,29 @@ class ChatCompletion(BaseModel):
     proxy: ProxyReport | None
 
 
+class ChunkFunction(BaseModel):
+    """A part of a called function: its name first, then its arguments."""
+
+    name: str | None = None
+    arguments: str
+
+
+class ChunkToolCall(BaseModel):
+    """A part of a call; `id`, `type` and the name come with the first one."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: ChunkFunction
+
+
 class ChunkDelta(BaseModel):
     """What is new; only what was set is sent."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    tool_calls: list[ChunkToolCall] | None = None
 
 
 class ChunkChoice(BaseModel):

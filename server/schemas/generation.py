@@ -100,9 +100,6 @@ class GenerationBody(Strict):
 
 
 NO_OPS: dict[str, tuple[Any, ...]] = {
-    "tool_choice": (None, "none", "auto"),
-    "function_call": (None, "none", "auto"),
-    "parallel_tool_calls": (None, True, False),
     "store": (None, False),
     "service_tier": (None, "auto", "default"),
     "modalities": (None, ["text"]),

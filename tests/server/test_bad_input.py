@@ -82,7 +82,7 @@ def post(url: str, content: str | bytes, content_type: str = "application/json")
         ({"logit_bias": {"x": 1}}, "logit_bias", None),
         ({"logit_bias": {"1": 101}}, "logit_bias.1", "integer_above_max_value"),
         ({"presence_penalty": 3}, "presence_penalty", "integer_above_max_value"),
-        ({"tools": [{"type": "function"}]}, "tools", "unsupported_value"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function", "missing_required_parameter"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing_required_parameter"),
         ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
         ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
