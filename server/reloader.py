@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint, Fingerprint
+from proxy_model.config import SkamConfig
 from proxy_model.errors import BadCheckpoint, InvalidParameter, UnknownProxy
 from proxy_model.registry import ProxyRegistry
 from server.backends.protocol import Backend
@@ -54,6 +55,9 @@ class Reloader:
     ) -> None:
         self.registry = registry
         self.table = ProxyTable()
+        self.skam: dict[ProxyRef, SkamConfig] = {}
+        """The settings that loaded versions were trained with."""
+
         self._backend = backend
         self._metrics = metrics
         self._fingerprint = fingerprint
@@ -154,6 +158,7 @@ class Reloader:
         except InvalidParameter as error:
             raise self._refuse(ref, current, BadCheckpoint("unsupported", str(error))) from error
         self.table.loaded.add(ref)
+        self.skam[ref] = checkpoint.skam
         self._metrics.set_loaded(self.table.loaded)
         seconds = time.perf_counter() - began
         self._metrics.reload("loaded", seconds)
@@ -216,6 +221,7 @@ class Reloader:
     async def _unload_unneeded(self) -> None:
         for ref in self.table.unneeded():
             self.table.loaded.discard(ref)
+            self.skam.pop(ref, None)
             await self._backend.unload_proxy(ref)
             self._metrics.set_loaded(self.table.loaded)
             logger.info("a proxy was unloaded", extra={"proxy": ref.name, "version": ref.version})

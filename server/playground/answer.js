@@ -36,7 +36,13 @@ export class Answer extends EventTarget {
     this.actions = element("div", { class: "actions" });
     const head = element("header", {}, this.title, this.versionTag, this.stateTag);
     const foot = element("footer", {}, this.numbers, this.actions);
-    this.element = element("article", { class: "answer", "aria-labelledby": this.title.id }, head, this.tokens.element, foot);
+    this.element = element(
+      "article",
+      { class: "answer", "aria-labelledby": this.title.id },
+      head,
+      this.tokens.element,
+      foot,
+    );
     this.#enter("waiting");
   }
 
@@ -97,7 +103,8 @@ export class Answer extends EventTarget {
   #count() {
     const { numTokens, numRejected, forcedShare, tokensPerSecond } = this.stats;
     const shown = [["tokens", String(numTokens)]];
-    if (!this.model.isBase) shown.push(["rejections", String(numRejected)], ["forced", `${Math.round(forcedShare * 100)} %`]);
+    if (!this.model.isBase)
+      shown.push(["rejections", String(numRejected)], ["forced", `${Math.round(forcedShare * 100)} %`]);
     if (tokensPerSecond !== null) shown.push(["tokens/s", tokensPerSecond.toFixed(tokensPerSecond < 10 ? 1 : 0)]);
     this.numbers.replaceChildren(
       ...shown.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))),

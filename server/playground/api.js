@@ -6,7 +6,7 @@ import { BrokenStream, ServerProblem } from "./problem.js";
 export const CHAT = "v1/chat/completions";
 
 export class Api {
-  /** @param {{get: () => string | null, ask: (wasWrong: boolean) => Promise<boolean>}} keys */
+  /** @param {import("./key.js").ApiKey} keys */
   constructor(keys) {
     this.keys = keys;
   }
@@ -36,6 +36,7 @@ export class Api {
    */
   async *chunks(body, signal) {
     const response = await this.#request(CHAT, { ...posting(body), signal });
+    if (!response.body) throw new BrokenStream();
     for await (const data of events(response.body)) {
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);

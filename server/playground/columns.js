@@ -22,15 +22,22 @@ export class Columns extends EventTarget {
   }
 
   #show() {
-    this.#chosen ??= this.models.list.filter((model) => !model.isPinned).slice(0, CHOSEN_AT_FIRST).map((model) => model.id);
+    this.#chosen ??= this.models.list
+      .filter((model) => !model.isPinned)
+      .slice(0, CHOSEN_AT_FIRST)
+      .map((model) => model.id);
     const named = this.models.list.filter((model) => !model.isPinned);
-    const pinned = this.models.list.filter((model) => model.isPinned && !named.some((other) => other.version === model.version));
+    const pinned = this.models.list.filter(
+      (model) => model.isPinned && !named.some((other) => other.version === model.version),
+    );
     const key = JSON.stringify([named, pinned]);
     if (key === this.shown) return;
     this.shown = key;
     const focused = document.activeElement?.id;
     byId("columns").querySelector(".choices")?.remove();
-    byId("columns").append(element("div", { class: "choices" }, ...[...named, ...pinned].map((model) => this.#choice(model))));
+    byId("columns").append(
+      element("div", { class: "choices" }, ...[...named, ...pinned].map((model) => this.#choice(model))),
+    );
     if (focused?.startsWith("column-")) document.getElementById(focused)?.focus();
     this.#limit();
     this.dispatchEvent(new Event("change"));
@@ -39,10 +46,16 @@ export class Columns extends EventTarget {
   /** @param {import("./models.js").Model} model */
   #choice(model) {
     const id = `column-${model.id}`;
-    const box = element("input", { type: "checkbox", id, value: model.id, checked: this.#chosen?.includes(model.id) ?? false });
+    const box = element("input", {
+      type: "checkbox",
+      id,
+      value: model.id,
+      checked: this.#chosen?.includes(model.id) ?? false,
+    });
     box.addEventListener("change", () => this.#choose());
-    const version = model.isBase || model.isPinned ? null : element("span", { class: "version" }, `@${model.version?.split("@")[1]}`);
-    return element("label", { class: "choice", htmlFor: id }, box, element("span", {}, label(model)), version);
+    const version =
+      model.isBase || model.isPinned ? null : element("span", { class: "version" }, `@${model.version?.split("@")[1]}`);
+    return element("label", { class: "choice", htmlFor: id }, box, element("span", {}, label(model)), " ", version);
   }
 
   #choose() {

@@ -22,7 +22,10 @@ export class Conversation extends EventTarget {
    */
   constructor(api, settings, feedback, panel) {
     super();
-    Object.assign(this, { api, settings, feedback, panel });
+    this.api = api;
+    this.settings = settings;
+    this.feedback = feedback;
+    this.panel = panel;
   }
 
   get isRunning() {

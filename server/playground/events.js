@@ -1,7 +1,7 @@
 /** Server-sent events: the data of each, as they come. */
 
 /**
- * @param {ReadableStream<Uint8Array>} body
+ * @param {ReadableStream<any>} body
  * @returns {AsyncGenerator<string>}
  */
 export async function* events(body) {

@@ -39,7 +39,9 @@ export class Feedback {
     const name = rating > 0 ? `Good answer by ${answer.name}` : `Bad answer by ${answer.name}`;
     const button = toggle(rating > 0 ? "👍" : "👎", name, "thumb");
     button.addEventListener("click", () =>
-      this.#send([{ completion_id: answer.id, rating, consent: consents() }], () => press(button, ".thumb", answer.actions)),
+      this.#send([{ completion_id: answer.id, rating, consent: consents() }], () =>
+        press(button, ".thumb", answer.actions),
+      ),
     );
     return button;
   }
@@ -48,7 +50,10 @@ export class Feedback {
   #better(turn, answer, others) {
     const button = toggle("This one is better", null, "better");
     button.addEventListener("click", () => {
-      const opinions = others.map((other) => ({ completion_id: answer.id, rejected_completion_id: other.id, consent: consents() }));
+      const opinions = others.map((other) => ({
+        preference: { chosen_id: answer.id, rejected_id: other.id },
+        consent: consents(),
+      }));
       this.#send(opinions, () => {
         press(button, ".better", turn.grid);
         turn.prefer(answer);
@@ -86,7 +91,11 @@ function comparable(answer, answers) {
 
 /** @param {string} text @param {string | null} name @param {string} kind */
 function toggle(text, name, kind) {
-  return element("button", { type: "button", class: `quiet ${kind}`, "aria-pressed": "false", "aria-label": name, title: name }, text);
+  return element(
+    "button",
+    { type: "button", class: `quiet ${kind}`, "aria-pressed": "false", "aria-label": name, title: name },
+    text,
+  );
 }
 
 /** One of a group is pressed. @param {HTMLElement} button @param {string} group @param {HTMLElement} within */

@@ -55,7 +55,9 @@ export class ApiKey {
     dialog.showModal();
     input.focus();
     return new Promise((resolve) => {
-      dialog.addEventListener("close", () => resolve(dialog.returnValue === "use" && this.#keep(input.value)), { once: true });
+      dialog.addEventListener("close", () => resolve(dialog.returnValue === "use" && this.#keep(input.value)), {
+        once: true,
+      });
     });
   }
 }

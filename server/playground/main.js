@@ -57,9 +57,7 @@ offerExamples((prompt) => {
   send();
 });
 
-columns.addEventListener("change", () => {
-  settings.offerTargetReturn(columns.chosen.map((model) => model.dial).find((dial) => dial !== null) ?? null);
-});
+columns.addEventListener("change", () => settings.suit(columns.chosen));
 models.addEventListener("change", () => {
   byId("llm").textContent = models.llm;
   byId("columns-hint").textContent = "Up to four, side by side.";

@@ -5,7 +5,7 @@ import { inWords, ServerProblem } from "./problem.js";
 const POLL_SECONDS = 4;
 const MAX_WAIT_SECONDS = 30;
 
-/** @typedef {{id: string, name: string, isBase: boolean, isPinned: boolean, version: string | null, dial: [number, number] | null}} Model */
+/** @typedef {{id: string, name: string, isBase: boolean, isPinned: boolean, version: string | null, floor: number | null, returns: [number, number] | null}} Model */
 
 export class Models extends EventTarget {
   /** @type {Model[]} */
@@ -36,13 +36,13 @@ export class Models extends EventTarget {
    * @param {() => Promise<void>} onFirst runs after the first look that succeeded
    */
   async follow(onFirst) {
-    for (let wait = POLL_SECONDS, isFirst = true; ; ) {
+    for (let wait = POLL_SECONDS, isFirst = true; ;) {
       try {
         if (isFirst || !document.hidden) await this.refresh();
         if (isFirst) await onFirst();
         [wait, isFirst] = [POLL_SECONDS, false];
       } catch (error) {
-        const asked = error instanceof ServerProblem ? error.retryAfterSeconds ?? 0 : 0;
+        const asked = error instanceof ServerProblem ? (error.retryAfterSeconds ?? 0) : 0;
         wait = Math.max(asked, Math.min(wait * 2, MAX_WAIT_SECONDS));
         this.dispatchEvent(new CustomEvent("problem", { detail: inWords(error) }));
         if (error instanceof ServerProblem && error.status === 401) await this.api.keys.given();
@@ -54,7 +54,7 @@ export class Models extends EventTarget {
 
 /**
  * `<llm>:base`, `<llm>:<proxy>`, `<llm>:<proxy>@<version>`.
- * @param {{id: string, proxy: string | null, target_return?: [number, number] | null}} item
+ * @param {{id: string, proxy: string | null, skam: {p_t: number} | null, target_return?: [number, number] | null}} item
  * @returns {Model}
  */
 function parse(item) {
@@ -65,6 +65,7 @@ function parse(item) {
     isBase: item.proxy === null,
     isPinned: name.includes("@"),
     version: item.proxy,
-    dial: item.target_return ?? null,
+    floor: item.skam?.p_t ?? null,
+    returns: item.target_return ?? null,
   };
 }

@@ -48,7 +48,12 @@ export class Panel {
     const where = `${tokens.name}, token ${this.#index + 1} of ${tokens.positions.length}`;
     const shown = position.text === "" ? position.candidates[position.candidates.length - 1].token : position.text;
     this.head.replaceChildren(
-      element("h2", { id: "panel-title" }, element("span", { class: "where" }, where), element("code", {}, visible(shown))),
+      element(
+        "h2",
+        { id: "panel-title" },
+        element("span", { class: "where" }, where),
+        element("code", {}, visible(shown)),
+      ),
       element("p", {}, summary(position)),
     );
     this.body.replaceChildren(table(position));
@@ -72,7 +77,8 @@ export class Panel {
   #closed() {
     const tokens = this.#tokens;
     const active = document.activeElement;
-    const isOurs = !active || active === document.body || this.root.contains(active) || tokens?.element.contains(active);
+    const isOurs =
+      !active || active === document.body || this.root.contains(active) || tokens?.element.contains(active);
     tokens?.mark(-1);
     if (isOurs) tokens?.focus(this.#index);
   }
@@ -115,7 +121,13 @@ function row(candidate) {
     { class: outcome },
     element("th", { scope: "row" }, element("code", {}, visible(candidate.token))),
     element("td", {}, meter(candidate.prob, "llm")),
-    element("td", {}, candidate.accept_prob === null ? element("span", { class: "unasked" }, "not asked") : meter(candidate.accept_prob, "proxy")),
+    element(
+      "td",
+      {},
+      candidate.accept_prob === null
+        ? element("span", { class: "unasked" }, "not asked")
+        : meter(candidate.accept_prob, "proxy"),
+    ),
     element("td", { class: "outcome" }, outcome),
   );
 }

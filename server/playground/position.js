@@ -44,8 +44,10 @@ export function tint(position) {
  */
 export function summary(position) {
   const rejected = numRejected(position);
-  const what = rejected === 0 ? "" : rejected === 1 ? "One candidate was rejected. " : `${rejected} candidates were rejected. `;
-  if (isForced(position)) return `${what}${rejected ? "The next one" : "This token"} was forced: what was left was too unlikely to refuse.`;
+  const what =
+    rejected === 0 ? "" : rejected === 1 ? "One candidate was rejected. " : `${rejected} candidates were rejected. `;
+  if (isForced(position))
+    return `${what}${rejected ? "The next one" : "This token"} was forced: what was left was too unlikely to refuse.`;
   return rejected ? `${what}The next one was accepted.` : "The LLM's first choice, accepted at once.";
 }
 

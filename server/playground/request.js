@@ -28,7 +28,7 @@ export function chatBody(model, messages, settings, { seed, mustStore }) {
  * @param {import("./settings.js").Settings} settings
  */
 function proxyOptions(model, settings) {
-  const given = { p_t: settings.value("p-t"), target_return: model.dial ? settings.value("target-return") : null };
+  const given = { p_t: settings.value("p-t"), target_return: model.returns ? settings.value("target-return") : null };
   const set = Object.entries(given).filter(([, value]) => value !== null);
   return { return_decisions: true, ...Object.fromEntries(set) };
 }

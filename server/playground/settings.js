@@ -1,21 +1,20 @@
-/** The sliders: what they are set to, in words and as fields of a request. */
+/** How answers are decoded: the sliders, and what they are set to. */
 
-import { byId, element } from "./element.js";
+import { byId } from "./element.js";
+import { Slider } from "./slider.js";
 
-/**
- * `steps` are the values that the slider runs through; null leaves the field to the server.
- * @typedef {{id: string, title: string, hint: string, steps: (number | null)[], start: number | null, words: (value: number | null) => string}} Dial
- */
+const FLOOR = "p-t";
+const TARGET_RETURN = "target-return";
 
-/** @type {Dial[]} */
+/** @type {import("./slider.js").Dial[]} */
 const DIALS = [
   {
-    id: "p-t",
+    id: FLOOR,
     title: "p_t, the floor",
     hint: "Once what is left is this unlikely, the proxy may no longer reject. Higher keeps closer to the LLM.",
     steps: [null, 0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1],
     start: null,
-    words: (value) => (value === null ? "as trained" : value === 0 ? "0, never forced" : String(value)),
+    words: floorWords([]),
   },
   {
     id: "temperature",
@@ -28,7 +27,6 @@ const DIALS = [
   {
     id: "max-tokens",
     title: "Max tokens",
-    hint: "",
     steps: [16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024],
     start: 128,
     words: String,
@@ -36,7 +34,7 @@ const DIALS = [
 ];
 
 export class Settings extends EventTarget {
-  /** @type {Map<string, {dial: Dial, input: any}>} */
+  /** @type {Map<string, Slider>} */
   #sliders = new Map();
 
   constructor() {
@@ -44,55 +42,56 @@ export class Settings extends EventTarget {
     DIALS.forEach((dial) => this.#add(dial));
   }
 
-  /** @param {string} id @returns {number | null} */
+  /** What a slider is set to; null: left to the server, or not there. @param {string} id */
   value(id) {
-    const found = this.#sliders.get(id);
-    return found ? found.dial.steps[found.input.valueAsNumber] : null;
+    return this.#sliders.get(id)?.value ?? null;
   }
 
   /**
-   * Show the dial of proxies that are conditioned on a return, or take it away.
-   * @param {[number, number] | null} range
+   * Follow the chosen models: which floors they were trained with, and whether one is conditioned on a return.
+   * @param {import("./models.js").Model[]} models
    */
-  offerTargetReturn(range) {
-    const isThere = this.#sliders.has("target-return");
-    if (!range === !isThere) return;
-    if (range) this.#add(targetReturn(range));
-    else this.#sliders.get("target-return")?.input.closest(".slider").remove(), this.#sliders.delete("target-return");
+  suit(models) {
+    const floors = models.map((model) => model.floor).filter((floor) => floor !== null);
+    this.#sliders.get(FLOOR)?.say(floorWords([...new Set(floors)]));
+    this.#offerTargetReturn(models.find((model) => model.returns)?.returns ?? null);
   }
 
-  /** @param {Dial} dial */
+  /** @param {[number, number] | null} range */
+  #offerTargetReturn(range) {
+    const old = this.#sliders.get(TARGET_RETURN);
+    if (range && !old) this.#add(targetReturn(range));
+    if (range || !old) return;
+    old.element.remove();
+    this.#sliders.delete(TARGET_RETURN);
+  }
+
+  /** @param {import("./slider.js").Dial} dial */
   #add(dial) {
-    const hintId = `${dial.id}-hint`;
-    const input = /** @type {any} */ (
-      element("input", { type: "range", id: dial.id, min: "0", max: String(dial.steps.length - 1), step: "1", "aria-describedby": dial.hint ? hintId : null })
-    );
-    input.value = String(dial.steps.indexOf(dial.start));
-    const output = element("output", { htmlFor: dial.id });
-    const say = () => {
-      output.textContent = dial.words(dial.steps[input.valueAsNumber]);
-      input.setAttribute("aria-valuetext", output.textContent);
-    };
-    input.addEventListener("input", () => {
-      say();
-      this.dispatchEvent(new Event("change"));
-    });
-    say();
-    const title = element("div", { class: "slider-title" }, element("label", { htmlFor: dial.id }, dial.title), output);
-    const hint = dial.hint ? element("p", { class: "hint", id: hintId }, dial.hint) : null;
-    byId("sliders").append(element("div", { class: "slider" }, title, input, hint));
-    this.#sliders.set(dial.id, { dial, input });
+    const slider = new Slider(dial);
+    slider.addEventListener("change", () => this.dispatchEvent(new Event("change")));
+    byId("sliders").append(slider.element);
+    this.#sliders.set(dial.id, slider);
   }
 }
 
 /**
+ * @param {(number | null)[]} trained
+ * @returns {(floor: number | null) => string}
+ */
+function floorWords(trained) {
+  const asTrained = trained.length ? `as trained (${trained.join(", ")})` : "as trained";
+  return (floor) => (floor === null ? asTrained : floor === 0 ? "0, never forced" : String(floor));
+}
+
+/**
  * @param {[number, number]} range lowest and highest return that was seen in training
- * @returns {Dial}
+ * @returns {import("./slider.js").Dial}
  */
 function targetReturn([low, high]) {
   const steps = Array.from({ length: 21 }, (_, index) => Number((low + ((high - low) * index) / 20).toFixed(3)));
   return {
-    id: "target-return",
+    id: TARGET_RETURN,
     title: "Target return",
     hint: "How much reward the proxy should aim at.",
     steps: [null, ...steps],

@@ -30,7 +30,8 @@ export class Tokens {
 
   /** @param {import("./position.js").Position} position */
   add(position) {
-    const isEnd = position.text === "" && accepted(position).token !== "" && !accepted(position).token.includes("\ufffd");
+    const isEnd =
+      position.text === "" && accepted(position).token !== "" && !accepted(position).token.includes("\ufffd");
     const kinds = [tint(position), /^\s*\n\s*$/.test(position.text) ? "line-break" : "", isEnd ? "end" : ""];
     const { space, rest } = split(position.text);
     const span = element("span", { class: ["token", ...kinds].filter(Boolean).join(" "), tabIndex: -1 }, rest);
@@ -50,7 +51,9 @@ export class Tokens {
 
   /** The next token that came after a rejection; -1 when there is none. @param {number} index */
   nextRejection(index) {
-    return this.positions.findIndex((position, other) => other > index && numRejected(position) > 0 && this.#isThere(other));
+    return this.positions.findIndex(
+      (position, other) => other > index && numRejected(position) > 0 && this.#isThere(other),
+    );
   }
 
   /** @param {number} index */
@@ -92,7 +95,8 @@ export class Tokens {
     span.setAttribute("role", "button");
     span.setAttribute("aria-haspopup", "dialog");
     if (!span.hasAttribute("aria-expanded")) span.setAttribute("aria-expanded", "false");
-    if (!span.textContent?.trim()) span.setAttribute("aria-label", span.textContent ? "blank token" : "end of the answer");
+    if (!span.textContent?.trim())
+      span.setAttribute("aria-label", span.textContent ? "blank token" : "end of the answer");
   }
 
   /** @param {Event} event */

@@ -12,8 +12,13 @@ export class Turn {
     this.answers = answers;
     this.grid = element("div", { class: "answers" }, ...answers.map((answer) => answer.element));
     this.grid.dataset.columns = String(answers.length);
-    const said = element("div", { class: "said" }, element("h2", { class: "unseen" }, "You asked"), element("p", {}, prompt));
-    this.element = element("section", { class: "turn", "aria-label": `Prompt: ${prompt.slice(0, 80)}` }, said, this.grid);
+    const said = element(
+      "div",
+      { class: "said" },
+      element("h2", { class: "unseen" }, "You asked"),
+      element("p", {}, prompt),
+    );
+    this.element = element("div", { class: "turn" }, said, this.grid);
   }
 
   /**

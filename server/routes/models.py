@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
+from proxy_model.bank import ProxyRef
 from server.dependencies import ApiKey, ServiceDep
 from server.errors import model_not_found
 from server.model_name import BASE
@@ -14,8 +15,21 @@ from server.service import Serving
 router = APIRouter(dependencies=[ApiKey])
 
 
+class Skam(BaseModel):
+    """How far a proxy may steer, as it was trained; requests may set the first three otherwise in `proxy`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    p_t: float
+    temperature: float
+    top_p: float
+    max_candidates: int
+
+
 class Model(BaseModel):
     """One name that requests may use."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     id: str
     object: Literal["model"] = "model"
@@ -23,6 +37,9 @@ class Model(BaseModel):
     owned_by: str = "proxy-rlhf"
     proxy: str | None
     """The exact version that answers under this name now; null: the LLM alone."""
+
+    skam: Skam | None
+    """The settings of that version; null: the LLM alone."""
 
 
 class ModelList(BaseModel):
@@ -49,10 +66,19 @@ async def get_model(model: str, service: ServiceDep) -> Model:
 
 def _models(serving: Serving, default_proxy: str) -> Iterator[Model]:
     llm, table = serving.llm, serving.reloader.table
-    stable = {name: str(table.resolve(name)) for name in table.names()}
-    yield Model(id=llm.name, created=llm.loaded_at, proxy=stable.get(default_proxy))
-    yield Model(id=f"{llm.name}:{BASE}", created=llm.loaded_at, proxy=None)
+    stable = {name: table.resolve(name) for name in table.names()}
+    yield _model(serving, llm.name, stable.get(default_proxy))
+    yield _model(serving, f"{llm.name}:{BASE}", None)
     for name, ref in stable.items():
-        yield Model(id=f"{llm.name}:{name}", created=llm.loaded_at, proxy=ref)
+        yield _model(serving, f"{llm.name}:{name}", ref)
     for loaded in sorted(table.loaded):
-        yield Model(id=f"{llm.name}:{loaded}", created=llm.loaded_at, proxy=str(loaded))
+        yield _model(serving, f"{llm.name}:{loaded}", loaded)
+
+
+def _model(serving: Serving, name: str, ref: ProxyRef | None) -> Model:
+    return Model(
+        id=name,
+        created=serving.llm.loaded_at,
+        proxy=None if ref is None else str(ref),
+        skam=None if ref is None else Skam.model_validate(serving.reloader.skam[ref]),
+    )
