@@ -26,9 +26,10 @@ from trainer.prompts import Prompt, keep_sources, load_prompts
 from trainer.rewards import RewardModel, load_reward
 from trainer.rewards.progress import reading_progress
 from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts
+from trainer.text_metrics import english_words
 
 SHIPPED_DATA = Path(__file__).parent.parent / "data"
-"""Real prompts and answers, see its README; their words are the default dictionary."""
+"""Real prompts and answers, see its README; their words count as words, beside those of an English dictionary."""
 
 
 def evaluate(
@@ -43,7 +44,7 @@ def evaluate(
     if config.output is not None and config.output.exists():
         raise InvalidParameter("output", str(config.output), "a folder that does not exist yet")
     prompts = keep_sources(load_prompts(config.prompts), config.source)
-    known = _texts(config.dictionary or tuple(sorted(SHIPPED_DATA.glob("*.jsonl.gz"))))
+    known = [*english_words(), *_texts(config.dictionary or tuple(sorted(SHIPPED_DATA.glob("*.jsonl.gz"))))]
     llm = llm or load_llm(config.model)
     systems = load_systems(config.systems, config.registry or proxies_root(), llm)
     scorers = _load_scorers(config, llm)

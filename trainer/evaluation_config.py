@@ -40,7 +40,8 @@ class EvaluationConfig:
     max_prompt_tokens: int = 256
     max_running: int = 32
     dictionary: tuple[Path, ...] = ()
-    """Files of prompts or pairs whose words count as words; none: all data that ship with the program."""
+    """Files of prompts or pairs whose words count as words; none: all data that ship with the program.
+    The words of an English dictionary always do."""
 
     seed: int = 0
 

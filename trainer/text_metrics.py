@@ -33,6 +33,13 @@ def distinct(texts: Iterable[Sequence[object]], n: int = 2) -> float:
     return len(seen) / total if total else 0.0
 
 
+def english_words() -> frozenset[str]:
+    """Words and names that English texts use, of `wordfreq`'s large list (321,180, most of them several times)."""
+    from wordfreq import get_frequency_dict
+
+    return frozenset(get_frequency_dict("en", wordlist="large"))
+
+
 @dataclass(frozen=True, slots=True)
 class Dictionary:
     """Which words are real: those of a body of text, and those of the base's answers to other prompts.

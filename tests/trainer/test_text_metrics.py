@@ -1,6 +1,6 @@
 import pytest
 
-from trainer.text_metrics import Dictionary, distinct, repetition, without_broken_end, words
+from trainer.text_metrics import Dictionary, distinct, english_words, repetition, without_broken_end, words
 
 
 def test_words_are_lower_case_runs_of_letters_with_inner_apostrophes() -> None:
@@ -39,3 +39,10 @@ def test_garbled_words_are_those_that_neither_the_texts_nor_other_base_answers_k
 
 def test_a_cut_text_loses_its_last_word() -> None:
     assert without_broken_end("one two thr") == "one two"
+
+
+def test_the_english_dictionary_knows_names_and_no_invented_words() -> None:
+    known = english_words()
+
+    assert {"bread", "steinbeck", "udemy"} <= known
+    assert not known & {"malunen", "adductable", "pyroclasticum"}
