@@ -45,6 +45,7 @@ def serve(
     stall_seconds: Annotated[float | None, typer.Option(help="A longer decode step means not ready.")] = None,
     store: Annotated[bool | None, typer.Option("--store/--no-store", help="Keep what asks for it.")] = None,
     store_days: Annotated[float | None, typer.Option(help="What is kept longer is deleted; 0: never.")] = None,
+    give_up_seconds: Annotated[float | None, typer.Option(help="Not ready for so long means exit code 1.")] = None,
     log_format: Annotated[Literal["json", "text"] | None, typer.Option()] = None,
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, typer.Option()] = None,
 ) -> int:

@@ -4,6 +4,7 @@ A step is: plan (who runs) -> one LLM pass -> choice of tokens -> deltas. One th
 and unloaded between two steps; a sequence keeps the version that it was submitted with.
 """
 
+import logging
 from collections.abc import Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Delta, Finished, GenerationRequest
 from proxy_model.scheduler import Plan, Scheduler
 from proxy_model.sequence import Sequence
+
+BROKEN = "The server had an error while generating this answer."
+
+logger = logging.getLogger(__name__)
 
 _TOO_COMPLEX = "The form that the answer must have became too complex to follow."
 
@@ -117,7 +122,10 @@ class Engine:
         return deltas
 
     def generate(self, requests: Iterable[GenerationRequest]) -> list[Finished]:
-        """Run `requests` to their ends, in their order. Any number: the queue's bound does not apply."""
+        """Run `requests` to their ends, in their order. Any number: the queue's bound does not apply.
+
+        Raises `RuntimeError` if one of them breaks.
+        """
         pending = list(requests)
         order = [request.id for request in pending]
         pending.reverse()
@@ -126,6 +134,8 @@ class Engine:
             while pending and self.num_running + self.num_waiting < self.config.max_running + self.config.num_staging:
                 self.submit(pending.pop())
             for delta in self.step():
+                if delta.error == BROKEN:
+                    raise RuntimeError(f"{BROKEN} The log tells more.")
                 parts[delta.request_id].append(delta)
         return [_join(parts[request_id]) for request_id in order]
 
@@ -210,7 +220,7 @@ class Engine:
         sequences = [plan.decoding[row] for row in walking]
         verdicts = judge(hidden[walking], sequences)
         accepted = [sequence for sequence, is_accepted in zip(sequences, verdicts, strict=True) if is_accepted]
-        return [self._emitter.accept(sequence, take_accepted(sequence)) for sequence in accepted]
+        return [self._accept(sequence, take_accepted(sequence)) for sequence in accepted]
 
     def _rows_to_decide(self, plan: Plan, hidden: Tensor, ended: set[str]) -> tuple[list[Sequence], Tensor]:
         """The sequences that have h(prefix) now, and those states: all but unread prompts and rejected candidates."""
@@ -241,8 +251,16 @@ class Engine:
                 position = AcceptedPosition(
                     tokens[row], ranks[row], forced[row], states[row], logits[row], decided, row
                 )
-                deltas.append(self._emitter.accept(sequence, position))
+                deltas.append(self._accept(sequence, position))
         return deltas
+
+    def _accept(self, sequence: Sequence, position: AcceptedPosition) -> Delta:
+        """Note an accepted token. An answer that cannot be worded ends alone; the others of the step go on."""
+        try:
+            return self._emitter.accept(sequence, position)
+        except Exception:
+            logger.exception("an answer broke", extra={"answer": sequence.request.id})
+            return self._emitter.fail(sequence, BROKEN)
 
 
 def _join(deltas: list[Delta]) -> Finished:

@@ -65,6 +65,7 @@ def serve(settings: Settings) -> int:
     url = _url(settings.host, listener.getsockname()[1])
     service.on_ready = lambda: _announce(service, url, metrics_listener)
     service.on_failure = lambda error: _fail(server, f"cannot start: {error}")
+    service.on_stuck = lambda: _fail(server, "the decode loop is stuck")
     backend.on_death = lambda error: _fail(server, f"the decode loop has stopped: {error}")
     print(f"proxy-rlhf: loading {settings.model} ...", flush=True)
     server.run([listener])
@@ -169,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         "reload-seconds",
         "drain-seconds",
         "stall-seconds",
+        "give-up-seconds",
         "max-queue-seconds",
         "deadline-seconds",
         "write-seconds",

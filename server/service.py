@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _STATS_SECONDS = 1.0
+_WATCH_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Service:
 
         self.on_ready: Callable[[], None] = lambda: None
         self.on_failure: Callable[[BaseException], None] = lambda error: None
+        self.on_stuck: Callable[[], None] = lambda: None
         self._serving: Serving | None = None
 
     async def run(self) -> None:
@@ -73,6 +76,7 @@ class Service:
             serving.reloader.run(self.settings.reload_seconds),
             guard_canaries(self.guard, serving.reloader, self.metrics),
             self._record_stats(),
+            self._watch_engine(),
             self.access.follow(),
             self.storage.sweep(),
         )
@@ -113,6 +117,19 @@ class Service:
         await reloader.refresh()
         weights = str(llm.fingerprint.get("llm_weights", ""))[:8]
         return Serving(llm, reloader, f"{llm.name}-{weights}" if weights else llm.name)
+
+    async def _watch_engine(self) -> None:
+        """A step that does not end will not: the answers get their errors, and then it is for a new process."""
+        since: float | None = None
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            is_stalled = self.backend.health().state == "stalled"
+            since = (since or time.monotonic()) if is_stalled else None
+            if since is not None and time.monotonic() - since > self.settings.give_up_seconds:
+                logger.critical("the decode loop is stuck; giving up", extra={"open_requests": self.num_open})
+                await self.backend.stop()
+                self.on_stuck()
+                return
 
     async def _record_stats(self) -> None:
         while True:

@@ -135,6 +135,9 @@ class Settings:
     store_days: float = 30.0
     """What is kept longer is deleted, feedback included. 0: never."""
 
+    give_up_seconds: float = 300.0
+    """How long it may stay so before the process ends with exit code 1."""
+
     log_level: str = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -218,7 +221,14 @@ class Settings:
         for name in ("max_waiting", "store_days", "drain_seconds"):
             if not getattr(self, name) >= 0:
                 raise InvalidParameter(name, getattr(self, name), "at least 0")
-        for name in ("reload_seconds", "stall_seconds", "max_queue_seconds", "write_seconds", "deadline_seconds"):
+        for name in (
+            "reload_seconds",
+            "stall_seconds",
+            "give_up_seconds",
+            "max_queue_seconds",
+            "write_seconds",
+            "deadline_seconds",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidParameter(name, value, "above 0")

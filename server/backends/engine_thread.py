@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
-from proxy_model.engine import Engine
+from proxy_model.engine import BROKEN, Engine
 from proxy_model.errors import EngineDead, EngineFull
 from proxy_model.request import Delta, GenerationRequest
 from server.backends.protocol import OVERDUE, EngineStats
@@ -22,7 +22,8 @@ T = TypeVar("T")
 _MAX_FAILED_STEPS = 3
 """So many failing steps without a good one between them, and the engine counts as dead."""
 
-BROKEN = "The server had an error while generating this answer."
+_STOP_SECONDS = 5.0
+"""What a step that is under way gets to end when the engine is told to stop."""
 
 
 class Listener(Protocol):
@@ -58,10 +59,11 @@ class EngineThread:
         """Begin to load; `loaded` tells when it is done."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Leave after the current step and wait for that."""
+    def stop(self) -> bool:
+        """Leave after the current step and wait for that; False when it does not end."""
         self._commands.put(None)
-        self._thread.join()
+        self._thread.join(_STOP_SECONDS)
+        return not self._thread.is_alive()
 
     def call(self, function: Callable[[Engine], T]) -> "Future[T]":
         """Run `function` between two steps, in the order of the calls. Raises `EngineDead` in the future."""

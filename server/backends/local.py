@@ -8,13 +8,14 @@ from typing import TypeVar
 
 from proxy_model.bank import ProxyRef
 from proxy_model.config import SkamConfig
-from proxy_model.engine import Engine
+from proxy_model.engine import BROKEN, Engine
+from proxy_model.errors import EngineDead
 from proxy_model.grammar import GrammarSpec
 from proxy_model.grammar_compiler import CompiledGrammar
 from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Delta, GenerationRequest
 from proxy_model.tokenizer import ChatTokenizer
-from server.backends.engine_thread import BROKEN, EngineThread
+from server.backends.engine_thread import EngineThread
 from server.backends.protocol import UNREAD, Capability, EngineStats, Health, LLMCard
 from server.backends.waiting_line import LineLimits, WaitingLine
 
@@ -37,7 +38,16 @@ class LocalAnswer:
 
     async def admitted(self) -> None:
         """Wait until the engine has the request, or raise its refusal."""
-        await asyncio.shield(self._admission)
+        try:
+            await asyncio.shield(self._admission)
+        except asyncio.CancelledError:
+            if self._admission.cancelled():
+                raise EngineDead("the decode loop does not answer") from None
+            raise
+
+    def refuse(self) -> None:
+        """The engine will not come round to taking the request."""
+        self._admission.cancel()
 
     def push(self, delta: Delta) -> None:
         """One more delta, from the backend. An answer that nobody reads is given up: its deltas go, an error stays."""
@@ -107,7 +117,8 @@ class LocalBackend:
     async def stop(self) -> None:
         """Leave after the current step; answers that still run end with an error delta."""
         self._is_stopping = True
-        await asyncio.to_thread(self._thread.stop)
+        if not await asyncio.to_thread(self._thread.stop):
+            self._die(EngineDead("the decode loop does not end its step"))
         self._tokenizing.shutdown(wait=False)
         self._compiling.shutdown(wait=False, cancel_futures=True)
 
@@ -179,6 +190,8 @@ class LocalBackend:
 
     def _die(self, error: BaseException) -> None:
         self._death = error
+        for answer in self._answers.values():
+            answer.refuse()
         self._deliver([Delta(request_id=name, finish_reason="error", error=BROKEN) for name in list(self._answers)])
         if not self._is_stopping and self._thread.loaded.exception() is None:
             self.on_death(error)

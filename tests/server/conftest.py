@@ -109,6 +109,7 @@ def _start(llm: FrozenLLM, settings: Settings) -> RunningServer:
     service: Service = app.state.service
     server = DrainingServer(uvicorn.Config(app, settings.host, 0, log_config=None, access_log=False), service)
     backend.on_death = lambda error: server.fail()
+    service.on_stuck = server.fail
     listener = server.config.bind_socket()
     port = listener.getsockname()[1]
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))

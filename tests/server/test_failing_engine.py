@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from proxy_model.emit import AcceptedPosition
+from proxy_model.request import Delta
+from proxy_model.sequence import Sequence
 from tests.server.conftest import RunningServer, chat_body, eventually
 
 
@@ -77,3 +80,77 @@ def test_a_stalled_step_makes_the_server_not_ready(start: Callable[..., RunningS
     server.engine.gate.set()
     eventually(lambda: httpx.get(f"{server.url}/ready").status_code == 200, "ready")
     thread.join()
+
+
+def test_a_stalled_step_that_never_ends_ends_the_process_and_tells_those_who_wait(
+    start: Callable[..., RunningServer],
+) -> None:
+    server = start(stall_seconds=0.2, give_up_seconds=0.4)
+    server.engine.gate.clear()
+    whole, failed = hold(server)
+    eventually(lambda: server.engine.num_waiting == 1)
+    streaming, stream = hold(server, stream=True)
+
+    eventually(lambda: not server.thread.is_alive(), "the end")
+
+    whole.join()
+    streaming.join()
+    assert server.server.exit_code == 1
+    assert [answer.status_code for answer in (*failed, *stream)] == [500, 503]  # one was in the step, one came too late
+    assert [answer.json()["error"]["type"] for answer in (*failed, *stream)] == ["server_error"] * 2
+
+
+def test_a_stall_that_passes_is_forgotten(start: Callable[..., RunningServer]) -> None:
+    server = start(stall_seconds=0.1, give_up_seconds=3600.0)
+    for _ in range(2):
+        server.engine.gate.clear()
+        thread, found = hold(server)
+        eventually(lambda: server.service.problem() is not None, "the stall")
+        server.engine.gate.set()
+        thread.join()
+        assert found[0].status_code == 200
+
+    assert server.server.exit_code == 0
+    assert server.chat().status_code == 200
+
+
+def break_answers_to(server: RunningServer, marker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every answer whose prompt ends with `marker` break at its third token."""
+    emitter = server.engine._emitter
+    accept = emitter.accept
+    wanted = tuple(server.llm.tokenizer.apply_chat_template([{"role": "user", "content": marker}]))
+
+    def accept_or_break(sequence: Sequence, position: AcceptedPosition) -> Delta:
+        if sequence.request.prompt_token_ids == wanted and len(sequence.output) >= 2:
+            raise RuntimeError("injected")
+        return accept(sequence, position)
+
+    monkeypatch.setattr(emitter, "accept", accept_or_break)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_one_bad_answer_breaks_alone(
+    start: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    server = start()
+    alone = server.chat("good", max_tokens=60, ignore_eos=True).json()["choices"][0]["message"]["content"]
+    break_answers_to(server, "bad", monkeypatch)
+    server.engine.gate.clear()
+    before, first = hold(server, content="good", max_tokens=60, ignore_eos=True)
+    eventually(lambda: server.engine.num_waiting == 1)
+    bad, broken = hold(server, content="bad", max_tokens=60, ignore_eos=True, stream=stream)
+    after, second = hold(server, content="good", max_tokens=60, ignore_eos=True)
+
+    server.engine.gate.set()
+
+    for thread in (before, bad, after):
+        thread.join()
+    assert [answer.json()["choices"][0]["message"]["content"] for answer in (*first, *second)] == [alone, alone]
+    if stream:
+        events = [line.removeprefix("data: ") for line in broken[0].text.splitlines() if line]
+        assert (json.loads(events[-2])["error"]["code"], events[-1]) == ("internal_error", "[DONE]")
+    else:
+        assert (broken[0].status_code, broken[0].json()["error"]["code"]) == (500, "internal_error")
+    assert "injected" not in broken[0].text
+    assert server.metric("proxy_failed_steps_total") == 0
+    eventually(lambda: not server.engine.has_work)
