@@ -51,5 +51,5 @@ def test_prometheus_scrapes_the_services_by_their_names() -> None:
 
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
 
-    assert targets["server"] == ["server:8000"]
+    assert targets["server"] == ["server:9100"]
     assert targets["trainer"] == ["trainer:8001"]
