@@ -33,13 +33,13 @@ export class Models extends EventTarget {
 
   /**
    * Look every few seconds while the page is visible; a server that is away or busy is asked less often. Fires `problem`.
-   * @param {() => Promise<void>} onFirst runs after the first look that succeeded
+   * @param {() => Promise<void>} beforeFirst what must be known before anything can be asked
    */
-  async follow(onFirst) {
+  async follow(beforeFirst) {
     for (let wait = POLL_SECONDS, isFirst = true; ;) {
       try {
+        if (isFirst) await beforeFirst();
         if (isFirst || !document.hidden) await this.refresh();
-        if (isFirst) await onFirst();
         [wait, isFirst] = [POLL_SECONDS, false];
       } catch (error) {
         const asked = error instanceof ServerProblem ? (error.retryAfterSeconds ?? 0) : 0;

@@ -39,7 +39,7 @@ export function inWords(error) {
   if (error instanceof TypeError) return "The server cannot be reached. Is it still running?";
   if (!(error instanceof ServerProblem)) return "Something went wrong in this page. Reload it and try again.";
   if (error.status === 401) return "The server does not know this API key.";
-  if (error.status === 404) return "This model is no longer served. Choose another one in the settings.";
+  if (error.code === "model_not_found") return "This model is no longer served. Choose another one in the settings.";
   if (error.status === 429 || error.status === 503) return `${error.message} ${whenToRetry(error.retryAfterSeconds)}`;
   return error.message;
 }
