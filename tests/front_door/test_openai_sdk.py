@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
@@ -161,3 +161,55 @@ def test_closing_streams_frees_their_slots(client: openai.OpenAI, server: Server
 
     eventually(lambda: server.metric("num_requests_running") == 0, "a free engine", 10)
     assert server.metric("proxy_requests_total", status="abort") == 3
+
+
+class Mood(BaseModel):
+    """Short, so that even a random LLM comes to its end."""
+
+    calm: bool
+    colour: Literal["red", "green"]
+
+
+def test_parse_answers_with_an_object(client: openai.OpenAI) -> None:
+    parsed = client.chat.completions.parse(model=LLM, messages=MESSAGES, response_format=Mood)
+
+    message = parsed.choices[0].message
+    assert isinstance(message.parsed, Mood)
+    assert Mood.model_validate_json(message.content or "") == message.parsed
+
+
+def test_the_streaming_helper_tells_what_the_whole_answer_says(client: openai.OpenAI, texts: Sequence[str]) -> None:
+    with client.chat.completions.stream(model=LLM, **FIELDS) as stream:
+        events = list(stream)
+        final = stream.get_final_completion()
+
+    assert "".join(event.delta for event in events if event.type == "content.delta") == texts[1]
+    assert [event.content for event in events if event.type == "content.done"] == [texts[1]]
+    assert final.choices[0].message.content == texts[1]
+
+
+def test_the_async_streaming_helper_parses(server: ServerProcess) -> None:
+    async def ask() -> Mood | None:
+        async with (
+            openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+            client.chat.completions.stream(model=LLM, messages=MESSAGES, response_format=Mood) as stream,
+        ):
+            async for _ in stream:
+                pass
+            return (await stream.get_final_completion()).choices[0].message.parsed
+
+    assert isinstance(asyncio.run(ask()), Mood)
+
+
+def test_responses_whole_streamed_and_parsed(client: openai.OpenAI, texts: Sequence[str]) -> None:
+    fields: Any = {"model": LLM, "input": PROMPT, "max_output_tokens": LENGTH, "extra_body": {"ignore_eos": True}}
+
+    whole = client.responses.create(**fields)
+    with client.responses.stream(**fields) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    parsed = client.responses.parse(model=LLM, input=PROMPT, text_format=Mood)
+
+    assert (whole.output_text, final.output_text) == (texts[1], texts[1])
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == texts[1]
+    assert isinstance(parsed.output_parsed, Mood)

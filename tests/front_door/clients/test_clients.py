@@ -59,6 +59,17 @@ def test_litellm(server: ServerProcess, text: str) -> None:
     }
 
 
+def test_instructor(server: ServerProcess) -> None:
+    python = programs_of("instructor") / "python"
+
+    heard = told(run(python, SCRIPTS / "ask_instructor.py", f"{server.url}/v1", LLM, PROMPT))
+
+    assert heard.keys() == {"whole", "async"}
+    for mood in heard.values():
+        assert mood["calm"] in (True, False)
+        assert mood["colour"] in ("red", "green")
+
+
 def test_the_llm_command_line(server: ServerProcess, text: str, tmp_path: Path) -> None:
     model = f"- model_id: proxied\n  model_name: {LLM}\n  api_base: {server.url}/v1\n  api_key_name: none\n"
     (tmp_path / "extra-openai-models.yaml").write_text(model)
