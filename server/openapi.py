@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from server.schemas.admin import Promotion, ProxyName, ProxyVersion
+from server.schemas.admin import Canary, Promotion, ProxyVersion, Rollback
 from server.schemas.chat_request import ChatRequest
 from server.schemas.chat_response import ChatChunk
 from server.schemas.completion_request import CompletionRequest
@@ -29,8 +29,9 @@ _MODELS: tuple[type[BaseModel], ...] = (
     TokenizeRequest,
     DetokenizeRequest,
     Promotion,
-    ProxyName,
+    Canary,
     ProxyVersion,
+    Rollback,
     ErrorEnvelope,
 )
 """What routes name by `json_body` and `event_stream`: FastAPI does not see these."""
