@@ -54,7 +54,7 @@ class Order:
     def includes_usage(self) -> bool:
         """Whether a stream ends with a chunk of totals."""
         options = self.body.stream_options
-        return options is not None and options.include_usage
+        return options is not None and bool(options.include_usage)
 
     @property
     def wants_decisions(self) -> bool:

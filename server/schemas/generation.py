@@ -67,7 +67,9 @@ Metadata = Annotated[
 class StreamOptions(Strict):
     """What a stream tells besides the text."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    """Understood and not done: chunks are not padded."""
 
 
 class GenerationBody(Strict):
