@@ -72,7 +72,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "top_logprobs": {"logprobs": True},
     "tool_choice": {"tools": [TOOL]},
 }
-ENDPOINTS = {
+ENDPOINTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "/v1/chat/completions": (CHAT, {"messages": [{"role": "user", "content": "hi"}]}),
     "/v1/completions": (COMPLETION, {"prompt": "hi"}),
 }
@@ -103,8 +103,8 @@ def test_no_field_of_the_sdk_is_forgotten(kinds: tuple[type, type], judged: dict
 def test_a_field_has_the_fate_that_is_declared(servers: dict[bool, RunningServer], path: str, name: str) -> None:
     judged, least = ENDPOINTS[path]
     value, fate = judged[name]
-    body: dict[str, Any] = {"model": "tiny"} | least | ({} if name.startswith("max_") else {"max_tokens": 2})
-    body |= NEEDS.get(name, {}) | {name: value}
+    limit = {} if name.startswith("max_") else {"max_tokens": 2}
+    body = {"model": "tiny", **least, **limit, **NEEDS.get(name, {}), name: value}
 
     lenient, strict = (
         httpx.post(f"{servers[is_strict].url}{path}", json=body, timeout=60) for is_strict in (False, True)
