@@ -64,6 +64,11 @@ def parse(data: bytes, model: type[M]) -> M:
         raise invalid(_NOT_JSON + "valid JSON: it is nested too deeply.", param=None, code="invalid_json")
     if (place := half_character_at(text, content)) is not None:
         raise invalid("The text holds half a character (a lone surrogate).", param=place[:200] or None)
+    return validated(content, model)
+
+
+def validated(content: dict[str, Any], model: type[M]) -> M:
+    """JSON that has been read to a `model`. Raises `ApiError` 400 that names the parameter."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -4,9 +4,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from proxy_model.errors import ProxyRlhfError
+from server.body import validated
 from server.chat import chat_order
 from server.errors import ApiError, invalid, to_api_error
 from server.run import Run, start_run
@@ -17,11 +16,8 @@ from store.completions import Completion, Message
 
 _OWN = set(ResponseRequest.model_fields) - set(ChatRequest.model_fields)
 _NOT_IN_CHAT = _OWN | {"store", "metadata", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"}
-_SPELLED = {
-    "max_completion_tokens": "max_output_tokens",
-    "max_tokens": "max_output_tokens",
-    "response_format": "text.format",
-}
+_SPELLED = {"max_completion_tokens": "max_output_tokens", "max_tokens": "max_output_tokens"}
+_FORMAT = re.compile(r"\bresponse_format(\.json_schema)?\b")
 _MESSAGE = re.compile(r"messages(?:\[(\d+)\](.*))?")
 
 
@@ -52,13 +48,7 @@ class Draft:
             fields |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
         if (wanted := _response_format(body)) is not None:
             fields["response_format"] = wanted
-        try:
-            return ChatRequest.model_validate(fields | {"messages": self.prompt})
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            param = "input" if place.startswith("messages") else "text.format"
-            raise invalid(f"Invalid value for '{param}': {first['msg']}.", param=param) from error
+        return validated(fields | {"messages": self.prompt}, ChatRequest)
 
     @property
     def foreign(self) -> list[str]:
@@ -68,10 +58,11 @@ class Draft:
 
     def renamed(self, error: ApiError) -> ApiError:
         """An error about the chat request, in the words of this endpoint."""
+        message = _FORMAT.sub("text.format", error.message)
         if error.param is None:
-            return error
+            return replace(error, message=message)
         param = self._spelled(error.param)
-        return replace(error, param=param, message=error.message.replace(f"'{error.param}'", f"'{param}'"))
+        return replace(error, param=param, message=message.replace(f"'{error.param}'", f"'{param}'"))
 
     def _before(self) -> list[Message]:
         instructions = self.body.instructions
@@ -84,10 +75,9 @@ class Draft:
         return [("system" if item.role == "developer" else item.role, item.text()) for item in said]
 
     def _spelled(self, param: str) -> str:
-        name, dot, rest = param.partition(".")
         found = _MESSAGE.fullmatch(param)
         if found is None:
-            return _SPELLED.get(name, name) + dot + rest
+            return _SPELLED.get(param) or _FORMAT.sub("text.format", param)
         index = int(found[1] or 0) - len(self._before())
         if found[1] is None or index < 0 or isinstance(self.body.input, str):
             return "input"

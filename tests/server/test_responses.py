@@ -3,11 +3,12 @@
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel
 
 from proxy_model.paths import store_file
 from store.completions import Completions
@@ -283,6 +284,38 @@ def test_log_probabilities_come_when_included(server: RunningServer) -> None:
     assert post(server).json()["output"][0]["content"][0]["logprobs"] == []
 
 
+SCHEMA = {"type": "object", "properties": {"n": {"enum": [4, 17]}}, "required": ["n"], "additionalProperties": False}
+
+
+def test_the_form_of_the_text_is_kept(client: openai.OpenAI, server: RunningServer) -> None:
+    wanted: Any = {"format": {"type": "json_schema", "name": "figure", "schema": SCHEMA, "strict": True}}
+    settings = ASK | {"max_output_tokens": 100, "text": wanted}
+
+    whole = client.responses.create(**settings)
+    streamed = events(server, **settings)
+    free = client.responses.create(**ASK | {"input": "say json", "text": {"format": {"type": "json_object"}}})
+
+    assert json.loads(whole.output_text)["n"] in (4, 17)
+    assert whole.status == "completed"
+    assert streamed[-1]["response"]["output"][0]["content"][0]["text"] == whole.output_text
+    assert whole.to_dict()["text"] == wanted
+    assert client.responses.retrieve(whole.id) == whole
+    assert free.output_text.startswith("{")
+
+
+class Figure(BaseModel):
+    """What `SCHEMA` says."""
+
+    n: Literal[4, 17]
+
+
+def test_the_sdk_parses_a_response_into_a_model(client: openai.OpenAI) -> None:
+    parsed = client.responses.parse(model="tiny", input="hello", max_output_tokens=200, text_format=Figure)
+
+    assert parsed.output_parsed is not None
+    assert parsed.output_parsed.n in (4, 17)
+
+
 USER = {"role": "user", "content": "hi"}
 
 
@@ -314,6 +347,10 @@ USER = {"role": "user", "content": "hi"}
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"n": 2}, "n"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"text": {"format": {"type": "json_object"}}}, "input"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text.format.name"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "objekt"}}}}, "text.format"),
         ({"metadata": {"a": 1}}, "metadata.a"),
         ({"proxy": {"p_t": 2}}, "proxy.p_t"),
         ({"previous_response_id": "resp_none"}, "previous_response_id"),
@@ -325,7 +362,7 @@ def test_what_cannot_be_done_is_named(server: RunningServer, fields: dict[str, A
     refused = httpx.post(f"{server.url}/v1/responses", json=body, timeout=60)
 
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
-    assert "messages" not in refused.json()["error"]["message"]
+    assert "response_format" not in refused.json()["error"]["message"]
 
 
 def test_ignored_fields_are_named(server: RunningServer) -> None:
@@ -340,14 +377,19 @@ def test_ignored_fields_are_named(server: RunningServer) -> None:
 def test_a_broken_answer_is_a_failed_response(server: RunningServer) -> None:
     server.engine.failures = 1
     whole = post(server)
-    server.engine.failures = 1
-    streamed = events(server)
+    server.engine.step_seconds = 0.02
+    with httpx.stream("POST", f"{server.url}/v1/responses", json=ASK | {"stream": True, "max_output_tokens": 50}) as it:
+        lines = it.iter_lines()
+        heard = [next(line for line in lines if "output_text.delta" in line and line.startswith("data"))]
+        server.engine.failures = 1
+        heard += [line for line in lines if line.startswith("data: ")]
+    streamed = [json.loads(line.removeprefix("data: ")) for line in heard]
 
     assert (whole.status_code, whole.json()["error"]["type"]) == (500, "server_error")
     last = streamed[-1]
     assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
     assert (last["response"]["error"]["code"], last["response"]["store"]) == ("server_error", False)
-    assert last["sequence_number"] == len(streamed) - 1
+    assert last["response"]["output"][0]["content"][0]["text"].startswith(streamed[0]["delta"])
     assert httpx.get(f"{server.url}/v1/responses/{last['response']['id']}").status_code == 404
 
 
