@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint
 from proxy_model.errors import OutputTaken
 from proxy_model.registry import ProxyRegistry
@@ -98,3 +99,17 @@ def test_a_folder_in_which_another_trainer_works_is_refused(tmp_path: Path) -> N
         run(config)
 
     assert not config.output.exists()
+
+
+def test_a_run_that_dies_between_publishing_and_saving_publishes_once(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", iterations=3, publish_every=2)
+
+    def die(ref: ProxyRef) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, parts=parts_in_miniature(), supervision=Supervision(on_publish=die))
+    resumed = run(config, is_resumed=True)
+
+    assert [ref.version for ref in resumed.published] == [1, 2]
+    assert ProxyRegistry(config.registry_folder).versions("tiny") == [1, 2]
