@@ -6,6 +6,7 @@ that begins at 1.
 """
 
 from collections.abc import Collection, Mapping
+from typing import Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,7 +24,9 @@ from server.distribution import FIRST_TOKEN_SECONDS, INTER_TOKEN_SECONDS, REQUES
 from server.histogram import MergedHistogram
 from server.version_series import VersionSeries
 
-ADMISSION_REASONS = ("queue_full", "context_length", "not_serving")
+AdmissionReason = Literal[
+    "queue_full", "queue_timeout", "rate_limit_requests", "rate_limit_tokens", "context_length", "not_serving"
+]
 FINISHED_REASONS = ("stop", "length")
 RELOAD_RESULTS = (
     "loaded", "torn", "tampered", "missing", "symlink", "format", "not_finite", "fingerprint", "unsupported",
@@ -49,7 +52,7 @@ class Metrics:
         self._versions.model = name
         for metric in (self._running, self._waiting, self._cache, self._prompt_tokens, self._generation_tokens):
             metric.labels(name)
-        for reason in ADMISSION_REASONS:
+        for reason in get_args(AdmissionReason):
             self._admission_rejections.labels(name, reason)
         for reason in FINISHED_REASONS:
             self._successes.labels(name, reason)
@@ -65,8 +68,8 @@ class Metrics:
         """The versions that are loaded now."""
         self._versions.set_loaded(refs)
 
-    def reject_admission(self, reason: str) -> None:
-        """A request was turned away before it cost anything: one of `ADMISSION_REASONS`."""
+    def reject_admission(self, reason: AdmissionReason) -> None:
+        """A request was turned away before it cost anything."""
         self._admission_rejections.labels(self._versions.model, reason).inc()
 
     def http_request(self, route: str, status: int) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from panels import to_json
 from proxy import PROXY
 from traffic import TRAFFIC
+from training import TRAINING
 
 FOLDER = Path(__file__).parent / "dashboards"
-DASHBOARDS = {"traffic.json": TRAFFIC, "proxy.json": PROXY}
+DASHBOARDS = {"traffic.json": TRAFFIC, "proxy.json": PROXY, "training.json": TRAINING}
 
 
 def main(arguments: Sequence[str]) -> int:

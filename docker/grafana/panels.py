@@ -36,8 +36,9 @@ class Panel:
     width: int = 8
     height: int = 8
     is_stacked: bool = False
+    minimum: float | None = 0
     upper: float | None = None
-    """Largest value of the axis, where it is known."""
+    """Ends of the axis, where they are known."""
 
     steps: Sequence[tuple[float | None, str]] = ((None, "green"),)
     """Colours of a stat, from each value upwards."""
@@ -108,7 +109,11 @@ def _row(title: str, place: Json) -> Json:
 
 def _panel(panel: Panel, place: Json) -> Json:
     options, custom = _LOOKS[panel.kind]
-    defaults: Json = {"unit": panel.unit, "min": 0 if panel.kind == "timeseries" else None, "max": panel.upper}
+    defaults: Json = {
+        "unit": panel.unit,
+        "min": panel.minimum if panel.kind == "timeseries" else None,
+        "max": panel.upper,
+    }
     defaults["thresholds"] = {
         "mode": "absolute",
         "steps": [{"value": value, "color": color} for value, color in panel.steps],

@@ -132,6 +132,13 @@ _CANARY = Row(
             ],
         ),
         Panel(
+            title="Taken back by the guard", is_stacked=True,
+            about="Canaries whose error, garble or rejection rate left its band, in the interval.",
+            queries=[
+                Query("sum by (measure) (increase(proxy_canary_rollbacks_total[$__rate_interval]))", "{{measure}}")
+            ],
+        ),
+        Panel(
             title="Answers", unit="reqps", is_stacked=True, about="Traffic of each alias.",
             queries=[Query(_of_aliases(f"sum by ({_BY}) ({_rate('proxy_requests_total')})"), _ALIAS)],
         ),

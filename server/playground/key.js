@@ -13,6 +13,7 @@ export class ApiKey {
   constructor() {
     byId("key-open").addEventListener("click", () => this.ask(false));
     byId("key-open").hidden = this.get() === null;
+    byId("key-cancel").addEventListener("click", () => byId("key-dialog").close("cancel"));
   }
 
   /** @returns {string | null} */

@@ -38,7 +38,7 @@ export function inWords(error) {
   if (error instanceof BrokenStream) return "The connection broke before the answer was complete. Send it again.";
   if (error instanceof TypeError) return "The server cannot be reached. Is it still running?";
   if (!(error instanceof ServerProblem)) return "Something went wrong in this page. Reload it and try again.";
-  if (error.status === 401) return "The server does not know this API key.";
+  if (error.status === 401) return "This server answers only with a valid API key. Use the API key button above.";
   if (error.code === "model_not_found") return "This model is no longer served. Choose another one in the settings.";
   if (error.status === 429 || error.status === 503) return `${error.message} ${whenToRetry(error.retryAfterSeconds)}`;
   return error.message;

@@ -47,6 +47,7 @@ def test_every_alert_says_how_bad_it_is_and_what_is_wrong() -> None:
 
 
 def test_prometheus_scrapes_the_services_by_their_names() -> None:
+    """The server has its metrics on a port of their own in compose, where they need no key."""
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
 
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
