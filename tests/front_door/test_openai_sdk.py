@@ -202,17 +202,3 @@ def test_the_async_streaming_helper_parses(server: ServerProcess) -> None:
             return (await stream.get_final_completion()).choices[0].message.parsed
 
     assert isinstance(asyncio.run(ask()), Mood)
-
-
-def test_responses_whole_streamed_and_parsed(client: openai.OpenAI, texts: Sequence[str]) -> None:
-    fields: Any = {"model": LLM, "input": PROMPT, "max_output_tokens": LENGTH, "extra_body": {"ignore_eos": True}}
-
-    whole = client.responses.create(**fields)
-    with client.responses.stream(**fields) as stream:
-        events = list(stream)
-        final = stream.get_final_response()
-    parsed = client.responses.parse(model=LLM, input=PROMPT, text_format=Mood)
-
-    assert (whole.output_text, final.output_text) == (texts[1], texts[1])
-    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == texts[1]
-    assert isinstance(parsed.output_parsed, Mood)
