@@ -1,0 +1,97 @@
+"""What goes wrong is said in words, and the page goes on."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import OpenPage, with_proxies
+from tests.browser.playground import Playground
+from tests.server.conftest import RunningServer, eventually
+
+pytestmark = pytest.mark.browser
+
+KEY = "a-secret-key"
+
+
+def test_an_answer_that_breaks_says_so_and_the_next_one_works(playground: Playground, server: RunningServer) -> None:
+    server.engine.failures = 1
+
+    playground.ask()
+
+    failed = playground.page.locator("[data-state=failed]")
+    expect(failed.first).to_contain_text("The server had an error while generating this answer.")
+    playground.ask()
+    expect(playground.answer("helpful")).to_have_attribute("data-state", "done")
+
+
+def test_a_busy_server_says_when_to_try_again(open_page: OpenPage, start: Callable[..., RunningServer]) -> None:
+    server = with_proxies(start(max_running=1, max_waiting=0))
+    playground = open_page(server)
+    playground.wait_for_models()
+    server.engine.step_seconds = 0.3
+
+    with ThreadPoolExecutor(8) as crowd:
+        for _ in range(8):
+            crowd.submit(server.chat, max_tokens=200)
+        eventually(lambda: server.engine.num_waiting >= 2, "a full queue")
+        playground.ask()
+        server.engine.step_seconds = 0.0
+
+    expect(playground.answer("helpful")).to_contain_text("The server is overloaded")
+    expect(playground.answer("helpful")).to_contain_text("Try again in a second.")
+
+
+def test_a_server_that_is_gone_is_named_as_that(playground: Playground, server: RunningServer) -> None:
+    server.server.should_exit = True
+    server.thread.join(30)
+
+    playground.ask()
+
+    for name in ("LLM alone", "harmless", "helpful"):
+        expect(playground.answer(name)).to_contain_text("The server cannot be reached.")
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_the_numbers(playground: Playground) -> None:
+    playground.ask("long " * 200)
+
+    expect(playground.answer("helpful").locator(".problem")).to_contain_text("512")
+
+
+def test_a_key_is_asked_for_kept_for_the_tab_and_sent(open_page: OpenPage, start: Callable[..., RunningServer]) -> None:
+    server = with_proxies(start(api_keys=(KEY,)))
+    playground = open_page(server)
+    dialog = playground.page.get_by_role("dialog", name="This server asks for an API key")
+    expect(dialog).to_be_visible()
+    expect(playground.page.get_by_label("API key", exact=True).last).to_be_focused()
+
+    playground.page.keyboard.type("another-key")
+    playground.page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("The server did not accept the last key.")
+    playground.page.keyboard.type(KEY)
+    playground.page.keyboard.press("Enter")
+
+    playground.wait_for_models()
+    playground.ask()
+    expect(playground.answer("helpful")).to_have_attribute("data-state", "done")
+    assert playground.page.evaluate("sessionStorage.getItem('proxy-rlhf-api-key')") == KEY
+    assert playground.page.evaluate("localStorage.length") == 0
+    playground.page.get_by_text("This request as a curl line").click()
+    line = playground.page.get_by_role("region", name="curl line").inner_text()
+    assert "$OPENAI_API_KEY" in line
+    assert KEY not in line
+
+
+def test_no_key_is_an_answer_too(open_page: OpenPage, start: Callable[..., RunningServer]) -> None:
+    playground = open_page(with_proxies(start(api_keys=(KEY,))))
+
+    playground.page.get_by_role("button", name="Cancel").click()
+
+    expect(playground.page.locator("#columns-hint")).to_contain_text("only with a valid API key")
+    playground.page.wait_for_timeout(6_000)
+    expect(playground.page.locator("#key-dialog")).to_be_hidden()
+    playground.page.get_by_role("button", name="API key").click()
+    playground.page.keyboard.type(KEY)
+    playground.page.keyboard.press("Enter")
+    playground.wait_for_models()
