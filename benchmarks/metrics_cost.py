@@ -15,7 +15,7 @@ from pathlib import Path
 from proxy_model.bank import ProxyRef
 from proxy_model.request import Delta, GenerationRequest, SamplingParams
 from server.backends.recorder import StatsRecorder
-from server.metrics import Metrics
+from server.telemetry.metrics import Metrics
 
 NUM_TOKENS = 100_000
 BATCHES = (1, 8, 32)

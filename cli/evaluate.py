@@ -46,8 +46,8 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Compare proxies with the base on held-out prompts: rewards, win rates, fluency, rejections."""
-    from trainer.evaluate import evaluate as run_evaluation
-    from trainer.evaluation_config import EvaluationConfig
+    from trainer.evaluation.config import EvaluationConfig
+    from trainer.evaluation.evaluate import evaluate as run_evaluation
 
     config = EvaluationConfig(
         prompts=prompts,

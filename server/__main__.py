@@ -18,12 +18,12 @@ from proxy_model.frozen_llm import load_llm
 from server.app import create_app
 from server.backends.local import LocalBackend
 from server.drain import DrainingServer
-from server.request_log import configure_logging
 from server.service import Service
 from server.settings import Settings, load_settings, wants_traces
+from server.telemetry.request_log import configure_logging
 
 if TYPE_CHECKING:
-    from server.tracing import Tracing
+    from server.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def _tracing() -> "Tracing | None":
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-        from server.tracing import Tracing
+        from server.telemetry.tracing import Tracing
     except ModuleNotFoundError as error:
         logger.warning("traces need the extra 'otel'; going on without", extra={"missing": error.name})
         return None

@@ -15,7 +15,6 @@ from proxy_model.errors import ProxyRlhfError
 from server.backends.protocol import Backend
 from server.body import invalid_query
 from server.errors import ApiError, answer_api_error, answer_http_error, to_api_error
-from server.metrics_port import serve_metrics
 from server.middleware import RequestContext
 from server.openapi import document, operation_id
 from server.routes import (
@@ -34,6 +33,7 @@ from server.routes import (
 )
 from server.service import Service
 from server.settings import Settings
+from server.telemetry.metrics_port import serve_metrics
 
 _ROUTES = (chat, stored_chat, completions, responses, feedback, models, tokens, health, version, admin, playground)
 

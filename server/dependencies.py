@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from server.api_keys import NamedKey
-from server.auth import bearer_key, require
-from server.deadline import deadline_of
+from server.access.api_keys import NamedKey
+from server.access.auth import bearer_key, require
+from server.access.deadline import deadline_of
 from server.errors import ApiError
 from server.exchange import Exchange, current
 from server.service import Service

@@ -9,8 +9,8 @@ from proxy_model.bank import ProxyRef
 from proxy_model.request import Delta
 
 if TYPE_CHECKING:
-    from server.limits import Ticket
-    from server.tracing import RequestTrace
+    from server.access.limits import Ticket
+    from server.telemetry.tracing import RequestTrace
 
 
 @dataclass(slots=True)

@@ -12,9 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import internal
 from server.exchange import begin
-from server.request_log import log_request
 from server.service import Service
 from server.sse import ClientGone, ClientStuck
+from server.telemetry.request_log import log_request
 
 logger = logging.getLogger(__name__)
 

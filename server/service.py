@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxy_model.registry import ProxyRegistry
-from server.access import Access
-from server.admission import Admission
+from server.access.admission import Admission
+from server.access.keys import Access
+from server.access.limits import Limiter
 from server.backends.protocol import Backend, LLMCard
-from server.canary_guard import CanaryGuard
-from server.demo import publish_demo_proxies
 from server.errors import unavailable
-from server.limits import Limiter
-from server.metrics import Metrics
-from server.reloader import Reloader
-from server.rollout import guard_canaries
+from server.generation.storage import Storage
+from server.proxies.canary_guard import CanaryGuard
+from server.proxies.demo import publish_demo_proxies
+from server.proxies.reloader import Reloader
+from server.proxies.rollout import guard_canaries
 from server.settings import Settings
-from server.storage import Storage
+from server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from server.tracing import Tracing
+    from server.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from proxy_model.embedded_llm import DEFAULT_LLM
 from proxy_model.errors import InvalidParameter
 from proxy_model.paths import home_folder, proxies_root, store_file
 from proxy_model.registry import is_proxy_name
-from server.access import Access, KeySources
-from server.api_keys import KeyLimits
+from server.access.api_keys import KeyLimits
+from server.access.keys import Access, KeySources
 from server.backends.waiting_line import LineLimits
-from server.canary_guard import Bands
+from server.proxies.canary_guard import Bands
 from store.database import parse_url
 
 PREFIX = "PROXY_RLHF_"

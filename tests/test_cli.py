@@ -26,7 +26,7 @@ from server.settings import Settings
 from tests.bad_checkpoints import flipped_byte
 from tests.conftest import steering_policy
 from tests.publisher import small_checkpoint
-from trainer.evaluation_config import EvaluationConfig
+from trainer.evaluation.config import EvaluationConfig
 
 OPTIONS = ChatOptions(max_tokens=12, temperature=0.0, seed=None)
 QUESTION = [{"role": "user", "content": "hello"}]
@@ -116,7 +116,7 @@ def test_every_setting_of_the_server_but_its_secrets_is_a_flag() -> None:
 
 def test_every_flag_of_an_evaluation_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[EvaluationConfig] = []
-    monkeypatch.setattr("trainer.evaluate.evaluate", lambda config, console: seen.append(config))
+    monkeypatch.setattr("trainer.evaluation.evaluate.evaluate", lambda config, console: seen.append(config))
     file = tmp_path / "rows.jsonl"
     file.touch()
     expected = EvaluationConfig(
@@ -189,7 +189,8 @@ def test_proxies_are_listed_with_what_is_stable(registry: ProxyRegistry, capsys:
 
     assert main(["proxies", "list"]) == 0
 
-    assert capsys.readouterr().out.splitlines()[1].split() == ["calm", "3", "canary", "2", "1", "2", "3"]
+    row = " ".join(capsys.readouterr().out.splitlines()[1].split())
+    assert row == "calm 3 canary 2 (0 of the requests) 1 2 3"
 
 
 def test_a_version_is_shown_as_json(registry: ProxyRegistry, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from proxy_model.errors import InvalidParameter
-from trainer.baselines import Baseline
+
+Baseline = Literal["none", "leave_one_out", "mean", "group_norm"]
+"""See `trainer/baselines.py`."""
 
 AlgorithmName = Literal["ppo", "rloo", "mle", "rwr", "awr"]
 RatioLevel = Literal["position", "decision"]

@@ -4,12 +4,10 @@ The G answers to a prompt stand next to each other, so B = prompts * G. Most of 
 prompts and says nothing about how to answer one; a baseline takes it out without a critic having to learn it.
 """
 
-from typing import Literal
-
 from jaxtyping import Float
 from torch import Tensor
 
-Baseline = Literal["none", "leave_one_out", "mean", "group_norm"]
+from trainer.algorithm_config import Baseline
 
 
 def against_baseline(rewards: Float[Tensor, " B"], group_size: int, kind: Baseline) -> Float[Tensor, " B"]:

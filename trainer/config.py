@@ -16,8 +16,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 from proxy_model.aliases import STABLE, Aliases
 from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
 from proxy_model.errors import InvalidParameter
-from trainer.algorithm_config import AlgorithmName, LikelihoodConfig, PpoConfig, RlooConfig, require
-from trainer.baselines import Baseline
+from trainer.algorithm_config import AlgorithmName, Baseline, LikelihoodConfig, PpoConfig, RlooConfig, require
 
 Penalty = Literal["gap", "action_kl", "token_kl", "none"]
 

@@ -14,7 +14,7 @@ from proxy_model.grammar_compiler import CompiledGrammar
 from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Delta, GenerationRequest
 from proxy_model.tokenizer import ChatTokenizer
-from server.distribution import FIRST_TOKEN_SECONDS, INTER_TOKEN_SECONDS, STEP_SECONDS, Distribution
+from server.telemetry.distribution import FIRST_TOKEN_SECONDS, INTER_TOKEN_SECONDS, STEP_SECONDS, Distribution
 
 T = TypeVar("T")
 

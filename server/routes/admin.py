@@ -12,7 +12,7 @@ from server.body import read_body
 from server.dependencies import AdminKey, ServiceDep
 from server.errors import ApiError
 from server.openapi import json_body
-from server.reloader import Reloader
+from server.proxies.reloader import Reloader
 from server.schemas.admin import Canary, Promotion, ProxyList, ProxyState, ProxyVersion, Rollback, WithdrawnCanary
 
 router = APIRouter(prefix="/admin/proxies", dependencies=[AdminKey])

@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Request, Response
 
 from server.body import read_body
-from server.chat_answer import whole_answer
-from server.chat_record import start_stored_chat
-from server.chat_stream import stream_answer
+from server.chat.answer import whole_answer
+from server.chat.record import start_stored_chat
+from server.chat.stream import stream_answer
 from server.dependencies import ApiKey, OwnerDep, ServiceDep
+from server.generation.respond import respond
 from server.openapi import event_stream, json_body
-from server.respond import respond
 from server.schemas.chat_request import ChatRequest
 from server.schemas.chat_response import ChatChunk, ChatCompletion
 

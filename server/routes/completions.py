@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Request, Response
 
 from server.body import read_body
-from server.completion import start_completion
-from server.completion_answer import whole_completion
-from server.completion_stream import stream_completion
+from server.completions.answer import whole_completion
+from server.completions.order import start_completion
+from server.completions.stream import stream_completion
 from server.dependencies import ApiKey, ServiceDep
+from server.generation.respond import respond
 from server.openapi import event_stream, json_body
-from server.respond import respond
 from server.schemas.completion_request import CompletionRequest
 from server.schemas.completion_response import Completion
 

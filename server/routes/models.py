@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from proxy_model.bank import ProxyRef
 from server.dependencies import ApiKey, ServiceDep
 from server.errors import model_not_found
-from server.model_name import BASE
+from server.proxies.model_name import BASE
 from server.service import Serving
 
 router = APIRouter(dependencies=[ApiKey])

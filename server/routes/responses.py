@@ -8,12 +8,12 @@ from fastapi.responses import JSONResponse
 from server.body import read_body
 from server.dependencies import ApiKey, OwnerDep, ServiceDep
 from server.errors import ApiError, invalid
+from server.generation.respond import respond
 from server.openapi import event_stream, json_body
 from server.paging import PageDep, listed_items
-from server.respond import respond
-from server.response_answer import start_stored_response, whole_response
-from server.response_draft import draft_of
-from server.response_stream import stream_response
+from server.responses.answer import start_stored_response, whole_response
+from server.responses.draft import draft_of
+from server.responses.stream import stream_response
 from server.schemas.response_object import InputItemList, ResponseDeleted, ResponseEvent, ResponseObject
 from server.schemas.response_request import ResponseRequest
 from server.service import Service

@@ -6,8 +6,8 @@ from proxy_model.tokenizer import ChatTokenizer
 from server.body import read_body
 from server.dependencies import ApiKey, ServiceDep
 from server.errors import invalid
-from server.model_name import parse_model_name
 from server.openapi import json_body
+from server.proxies.model_name import parse_model_name
 from server.schemas.messages import to_template
 from server.schemas.tokens import DetokenizedText, DetokenizeRequest, TokenizeRequest, Tokens
 from server.service import Serving

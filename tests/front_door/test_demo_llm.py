@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
+from pydantic import BaseModel
 
 from proxy_model.embedded_llm import DEFAULT_LLM
 from proxy_model.frozen_llm import FrozenLLM, load_llm
@@ -88,3 +89,28 @@ def test_the_demo_proxies_are_there_and_steer(client: openai.OpenAI, texts: Sequ
 
     assert (answer.model_extra or {})["proxy"]["rejections"] > 0
     assert answer.choices[0].message.content != texts[0]
+
+
+class City(BaseModel):
+    name: str
+    country: Literal["France", "Italy", "Spain"]
+    inhabitants: int
+    is_capital: bool
+
+
+@pytest.mark.parametrize("model", ["base", "helpful", "second"])
+def test_the_sdk_parses_a_model_out_of_what_the_demo_llm_says(client: openai.OpenAI, model: str) -> None:
+    asked = "Tell me about Paris, the capital of France, in JSON with name, country, inhabitants and is_capital."
+
+    answer = client.chat.completions.parse(
+        model=f"{DEFAULT_LLM}:{model}",
+        messages=[{"role": "user", "content": asked}],
+        response_format=City,
+        max_tokens=120,
+    )
+
+    city = answer.choices[0].message.parsed
+    assert city is not None
+    assert json.loads(answer.choices[0].message.content or "") == city.model_dump()
+    if model == "base":
+        assert (city.name, city.country) == ("Paris", "France")

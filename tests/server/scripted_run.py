@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from proxy_model.request import Delta, SamplingParams, Usage
-from server.order import Order, Prompt
-from server.run import Run
+from server.chat.tools import ToolUse
+from server.generation.order import Order, Prompt
+from server.generation.run import Run
 from server.schemas.chat_request import ChatRequest
-from server.tools import ToolUse
 
 
 class ScriptedAnswer:

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from proxy_model.errors import InvalidParameter
-from server.access import Access, KeySources
-from server.api_keys import KeyLimits, Keyring, parse_keys
-from server.request_log import JsonFormatter
+from server.access.api_keys import KeyLimits, Keyring, parse_keys
+from server.access.keys import Access, KeySources
+from server.telemetry.request_log import JsonFormatter
 from tests.server.conftest import RunningServer, eventually
 
 ALICE, BOB = "sk-alice-0001", "sk-bob-000002"
@@ -68,7 +68,7 @@ def test_every_key_is_compared_whatever_was_found_before(monkeypatch: pytest.Mon
         compared.append((len(one), len(other)))
         return compare(one, other)
 
-    monkeypatch.setattr("server.api_keys.hmac.compare_digest", counting)
+    monkeypatch.setattr("server.access.api_keys.hmac.compare_digest", counting)
     keyring = Keyring(parse_keys(f"alice:{ALICE},bob:{BOB},carol:sk-carol-0003", "api_keys"), is_configured=True)
 
     found = [keyring.find(key) for key in (ALICE, "x", "y" * 5000)]

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from proxy_model.request import Delta, TokenLogprob
-from server.completion_choice import GrowingCompletion
-from server.order import Prompt
+from server.completions.choice import GrowingCompletion
+from server.generation.order import Prompt
 from server.schemas.completion_request import CompletionRequest
 from tests.server.conftest import RunningServer, eventually
 from tests.server.fakes import picky_policy, publish

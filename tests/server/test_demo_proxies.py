@@ -5,7 +5,7 @@ from pathlib import Path
 from proxy_model.checkpoint import write_checkpoint
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.registry import ProxyRegistry
-from server.demo import publish_demo_proxies
+from server.proxies.demo import publish_demo_proxies
 from tests.server.fakes import new_checkpoint
 
 

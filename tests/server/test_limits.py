@@ -8,9 +8,9 @@ import httpx
 import openai
 import pytest
 
-from server.api_keys import KeyLimits
-from server.limits import Limiter, duration
-from server.token_bucket import TokenBucket
+from server.access.api_keys import KeyLimits
+from server.access.limits import Limiter, duration
+from server.access.token_bucket import TokenBucket
 from tests.server.conftest import RunningServer, chat_body, eventually
 from tests.server.test_vanishing_clients import ask, is_idle
 

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy_model.bank import ProxyRef
 from server.backends.protocol import AnswerRecord, EngineStats, ProxyTally
-from server.metrics import Metrics
-from server.version_series import MAX_VERSIONS
+from server.telemetry.metrics import Metrics
+from server.telemetry.version_series import MAX_VERSIONS
 from tests.server.conftest import RunningServer, eventually
 from tests.server.fakes import picky_policy, publish
 

@@ -7,7 +7,7 @@ from proxy_model.aliases import Aliases
 from proxy_model.errors import BadCheckpoint
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.registry import ProxyRegistry
-from server.publications import look
+from server.proxies.publications import look
 from tests.server.conftest import RunningServer, eventually
 from tests.server.fakes import publish
 from tests.server.test_reload import publish_broken, serves

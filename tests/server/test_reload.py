@@ -13,7 +13,7 @@ import pytest
 from proxy_model.bank import ProxyRef
 from proxy_model.manifest import write_manifest
 from proxy_model.registry import ProxyRegistry
-from server.publications import look
+from server.proxies.publications import look
 from tests.server.conftest import RunningServer, chat_body, eventually
 from tests.server.fakes import new_checkpoint, new_policy, picky_policy, publish
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.request_log import JsonFormatter, TextFormatter
+from server.telemetry.request_log import JsonFormatter, TextFormatter
 from tests.server.conftest import RunningServer, chat_body, eventually
 from tests.server.fakes import picky_policy, publish
 from tests.server.test_reload import serves

@@ -13,10 +13,10 @@ from proxy_model.errors import InvalidParameter, UnknownProxy
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.registry import ProxyRegistry
 from proxy_model.request import Delta
-from server.canary_guard import Bands, CanaryGuard
-from server.garble import count_garbled
-from server.proxy_table import ProxyTable
-from server.rollout import choose
+from server.proxies.canary_guard import Bands, CanaryGuard
+from server.proxies.garble import count_garbled
+from server.proxies.proxy_table import ProxyTable
+from server.proxies.rollout import choose
 from tests.server.conftest import RunningServer, eventually
 from tests.server.fakes import new_policy, picky_policy, publish
 from tests.server.test_admin import ADMIN_KEY, admin

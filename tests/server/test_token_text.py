@@ -2,9 +2,9 @@
 
 from proxy_model.detokenizer import Detokenizer
 from proxy_model.request import Delta, TokenLogprob
-from server.chat_logprobs import chat_logprobs
-from server.choice import GrowingChoice
-from server.token_text import TokenTexts
+from server.chat.logprobs import chat_logprobs
+from server.generation.choice import GrowingChoice
+from server.generation.token_text import TokenTexts
 
 
 def texts(tokens: TokenTexts[bytes], entries: list[bytes], shown: str, *, is_last: bool = False) -> list[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.tool_call_parser import Marks, ToolCall, ToolCallParser
+from server.chat.tool_call_parser import Marks, ToolCall, ToolCallParser
 
 HERMES = Marks("<tool_call>", "</tool_call>\n<tool_call>", "</tool_call>", "name", "arguments")
 MISTRAL = Marks("[", ",", "]", "name", "arguments")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from proxy_model.tokenizer import ChatTokenizer
-from server.chat import check_chat, prompt_of
-from server.chat_answer import whole_answer
-from server.chat_stream import stream_answer
+from server.chat.answer import whole_answer
+from server.chat.order import check_chat, prompt_of
+from server.chat.stream import stream_answer
+from server.chat.tools import ToolUse, tool_use
 from server.errors import ApiError
 from server.schemas.chat_request import ChatRequest
-from server.tools import ToolUse, tool_use
 from tests.proxy_model.test_tool_format import tokenizer_with
 from tests.server.conftest import RunningServer
 from tests.server.scripted_run import ScriptedAnswer, scripted_run

@@ -11,7 +11,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from server.settings import wants_traces
-from server.tracing import Tracing
+from server.telemetry.tracing import Tracing
 from tests.server.conftest import RunningServer, chat_body, eventually
 from tests.server.fakes import publish
 from tests.server.test_reload import serves

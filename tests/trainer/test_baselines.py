@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.baselines import Baseline, against_baseline
+from trainer.algorithm_config import Baseline
+from trainer.baselines import against_baseline
 
 REWARDS = torch.tensor([1.0, 2.0, 6.0, -1.0, -1.0, -1.0])
 """Two prompts, three answers each."""

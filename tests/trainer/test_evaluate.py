@@ -15,11 +15,11 @@ from proxy_model.registry import ProxyRegistry
 from tests.conftest import steering_policy
 from tests.trainer.preference_data import write_pairs
 from tests.trainer.tiny_llm import tiny_llm
-from trainer.evaluate import SHIPPED_DATA, evaluate
-from trainer.evaluation_config import EvaluationConfig
-from trainer.evaluation_judgement import compare
-from trainer.evaluation_report import EvaluationReport
-from trainer.evaluation_systems import constant_policy, load_systems
+from trainer.evaluation.config import EvaluationConfig
+from trainer.evaluation.evaluate import SHIPPED_DATA, evaluate
+from trainer.evaluation.judgement import compare
+from trainer.evaluation.report import EvaluationReport
+from trainer.evaluation.systems import constant_policy, load_systems
 from trainer.rewards.train import train_reward
 from trainer.rewards.training_config import RewardTrainingConfig
 

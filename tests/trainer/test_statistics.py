@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from proxy_model.errors import InvalidParameter
-from trainer.statistics import paired_bootstrap, wilson_interval, win_rate
+from trainer.evaluation.statistics import paired_bootstrap, wilson_interval, win_rate
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from trainer.text_metrics import Dictionary, distinct, english_words, repetition, without_broken_end, words
+from trainer.evaluation.text_metrics import Dictionary, distinct, english_words, repetition, without_broken_end, words
 
 
 def test_words_are_lower_case_runs_of_letters_with_inner_apostrophes() -> None:

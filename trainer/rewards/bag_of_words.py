@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from trainer.text_metrics import words
+from trainer.evaluation.text_metrics import words
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from trainer.statistics import Interval, wilson_interval
+from trainer.evaluation.statistics import Interval, wilson_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

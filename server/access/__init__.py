@@ -1,0 +1,1 @@
+"""Who may come in, how often, how many at once and for how long."""

@@ -1,0 +1,1 @@
+"""Which proxies are published, loaded and meant: hot reload, aliases, roll-outs."""

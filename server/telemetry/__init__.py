@@ -1,0 +1,1 @@
+"""What operators see: metrics, logs, traces. Never a prompt, an answer or a key."""
