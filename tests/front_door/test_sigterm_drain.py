@@ -1,6 +1,7 @@
 """SIGTERM under load: not ready at once, nothing new, running and queued answers finish, exit code 0."""
 
 import asyncio
+import re
 import signal
 
 import openai
@@ -24,13 +25,21 @@ def server(start: StartServer, publisher: RankPublisher) -> ServerProcess:
     return start("--max-running", str(NUM_SLOTS), "--drain-seconds", "200")
 
 
+def num_waiting(server: ServerProcess) -> int:
+    """Answers in the queue."""
+    found = re.search(r"^num_requests_waiting(?:{[^}]*})? (\S+)$", server.get("/metrics").text, re.MULTILINE)
+    assert found is not None
+    return int(float(found[1]))
+
+
 async def listen_across_sigterm(server: ServerProcess) -> list[Heard]:
     """Send the signal once every slot is streaming; check what strangers are told, and hear all to their ends."""
     num_begun = asyncio.Semaphore(0)
     async with new_client(server.url) as client, asyncio.TaskGroup() as group:
         answers = [group.create_task(hear(client, LENGTH, num_begun.release)) for _ in range(NUM_CLIENTS)]
-        for _ in range(NUM_CLIENTS):
+        for _ in range(NUM_SLOTS):  # a stream begins with its first token, so the others have not begun
             await num_begun.acquire()
+        assert await asyncio.to_thread(num_waiting, server) == NUM_CLIENTS - NUM_SLOTS
         server.process.send_signal(signal.SIGTERM)
         ready = await asyncio.to_thread(server.get, "/ready")
         assert (ready.status_code, ready.json()["error"]["code"]) == (503, "not_ready")

@@ -34,6 +34,7 @@ def serve(settings: Settings, trains: Trains = train) -> int:
     config = uvicorn.Config(create_app(worker, gauges), settings.host, settings.port, log_config=None, access_log=False)
     server = _StoppingServer(config, worker, settings.stop_seconds)
     listener = config.bind_socket()
+    listener.listen()  # who reads the next line may connect at once
     doing = f"keeps improving what {settings.job} names" if settings.job else "waits: no job is configured"
     print(f"proxy-rlhf: trainer on http://{settings.host}:{listener.getsockname()[1]}, {doing}", flush=True)
     worker.start()
