@@ -40,6 +40,7 @@ async def listen_across_sigterm(server: ServerProcess) -> list[Heard]:
         for _ in range(NUM_SLOTS):  # a stream begins with its first token, so the others have not begun
             await num_begun.acquire()
         assert await asyncio.to_thread(num_waiting, server) == NUM_CLIENTS - NUM_SLOTS
+        assert not any(answer.done() for answer in answers), "all was over before the signal could matter"
         server.process.send_signal(signal.SIGTERM)
         ready = await asyncio.to_thread(server.get, "/ready")
         assert (ready.status_code, ready.json()["error"]["code"]) == (503, "not_ready")
@@ -48,7 +49,6 @@ async def listen_across_sigterm(server: ServerProcess) -> list[Heard]:
             await hear(client, 1)
         assert refused.value.status_code == 503
         assert (await asyncio.to_thread(server.get, "/health")).status_code == 200
-        assert not any(answer.done() for answer in answers), "all was over before the signal could matter"
     return [answer.result() for answer in answers]
 
 
