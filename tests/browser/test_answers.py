@@ -142,7 +142,9 @@ def test_the_curl_line_is_the_request(playground: Playground, server: RunningSer
     playground.page.get_by_label("harmless").uncheck()
     playground.prompt.fill('it\'s "quoted" $HOME')
     playground.page.get_by_text("This request as a curl line").click()
-    line = playground.page.get_by_role("region", name="curl line").inner_text()
+    region = playground.page.get_by_role("region", name="curl line")
+    expect(region).to_contain_text("curl ")  # filled when the browser gets round to telling of the click
+    line = region.inner_text()
 
     ran = subprocess.run(["bash", "-c", f"{line} --silent"], capture_output=True, text=True, timeout=60, check=True)
     playground.prompt.press("Enter")

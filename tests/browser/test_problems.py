@@ -78,7 +78,9 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_sent(open_page: OpenPage, start
     assert playground.page.evaluate("sessionStorage.getItem('proxy-rlhf-api-key')") == KEY
     assert playground.page.evaluate("localStorage.length") == 0
     playground.page.get_by_text("This request as a curl line").click()
-    line = playground.page.get_by_role("region", name="curl line").inner_text()
+    region = playground.page.get_by_role("region", name="curl line")
+    expect(region).to_contain_text("curl ")  # filled when the browser gets round to telling of the click
+    line = region.inner_text()
     assert "$OPENAI_API_KEY" in line
     assert KEY not in line
 
