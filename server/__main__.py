@@ -15,12 +15,13 @@ import uvicorn
 from proxy_model.engine import Engine, EngineConfig
 from proxy_model.errors import InvalidParameter, ProxyRlhfError
 from proxy_model.frozen_llm import load_llm
+from proxy_model.json_log import configure_logging
 from server.app import create_app
 from server.backends.local import LocalBackend
 from server.drain import DrainingServer
 from server.service import Service
 from server.settings import Settings, load_settings, wants_traces
-from server.telemetry.request_log import configure_logging
+from server.telemetry.request_log import TextFormatter
 
 if TYPE_CHECKING:
     from server.telemetry.tracing import Tracing
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(settings: Settings) -> int:
     """Run one server in this process; returns the exit code."""
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, TextFormatter() if settings.log_format == "text" else None)
     # The converted LLMs of this process lie in the same home as its proxies.
     os.environ["PROXY_RLHF_HOME"] = str(settings.home)
     backend = LocalBackend(

@@ -1,34 +1,14 @@
-"""Structured logs, one JSON object a line, and the line of every HTTP request. Prompts are never logged."""
+"""The line of every HTTP request, and logs for people. Prompts are never logged."""
 
-import json
 import logging
-import sys
 import time
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
+from proxy_model.json_log import STANDARD
 from server.exchange import Exchange
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-
 logger = logging.getLogger("server.requests")
-
-
-class JsonFormatter(logging.Formatter):
-    """time, level, logger, message, whatever came as `extra`, and the traceback."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
 
 
 class TextFormatter(logging.Formatter):
@@ -37,19 +17,10 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback below."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        extra = {key: value for key, value in vars(record).items() if key not in _STANDARD and value is not None}
+        extra = {key: value for key, value in vars(record).items() if key not in STANDARD and value is not None}
         words = [moment, record.levelname, record.getMessage(), *(f"{key}={_quoted(extra[key])}" for key in extra)]
         line = " ".join(words)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-def configure_logging(level: str, form: Literal["json", "text"] = "json") -> None:
-    """Everything to stderr, one line each."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter({"json": JsonFormatter, "text": TextFormatter}[form]())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for name in ("uvicorn", "uvicorn.error", "httpx", "httpcore", "filelock"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def log_request(method: str, route: str, status: int, began: float, exchange: Exchange) -> None:

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from proxy_model.errors import InvalidParameter
+from proxy_model.json_log import JsonFormatter
 from server.access.api_keys import KeyLimits, Keyring, parse_keys
 from server.access.keys import Access, KeySources
-from server.telemetry.request_log import JsonFormatter
 from tests.server.conftest import RunningServer, eventually
 
 ALICE, BOB = "sk-alice-0001", "sk-bob-000002"

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.telemetry.request_log import JsonFormatter, TextFormatter
+from proxy_model.json_log import JsonFormatter
+from server.telemetry.request_log import TextFormatter
 from tests.server.conftest import RunningServer, chat_body, eventually
 from tests.server.fakes import picky_policy, publish
 from tests.server.test_reload import serves

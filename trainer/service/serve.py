@@ -8,11 +8,11 @@ from types import FrameType
 
 import uvicorn
 
+from proxy_model.json_log import configure_logging
 from trainer.loop import train
 from trainer.service.app import create_app
 from trainer.service.continuous import ContinuousJob, read_job
 from trainer.service.gauges import TrainingGauges
-from trainer.service.json_log import configure_logging
 from trainer.service.settings import Settings
 from trainer.service.work import NoWork, WorkSource
 from trainer.service.worker import Trains, Worker
