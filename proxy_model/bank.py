@@ -33,21 +33,22 @@ class LoadedProxy:
         self.skam = skam
         self.policy = policy.to(embedding.device).eval()
         self.needs_candidate_pass = policy.config.features != "prefix"
+        self.is_conditioned = policy.config.is_conditioned
         self._embedding = embedding
         self._scorer = None if self.needs_candidate_pass else SlateScorer(self.policy, embedding)
 
     @torch.no_grad()
-    def score_slate(self, hidden: Float[Tensor, "B D"], slate: Slate) -> Float[Tensor, "B K"]:
+    def score_slate(
+        self, hidden: Float[Tensor, "B D"], slate: Slate, target: Float[Tensor, "B 2"] | None = None
+    ) -> Float[Tensor, "B K"]:
         """Accept logits of whole slates (`prefix` features): one small matmul and a look-up."""
         assert self._scorer is not None
-        return self._scorer.accept_logits(hidden, slate)
+        return self._scorer.accept_logits(hidden, slate, target)
 
     @torch.no_grad()
-    def score_candidates(
-        self, prefix_hidden: Float[Tensor, "B D"], candidate_hidden: Float[Tensor, "B D"], scalars: Float[Tensor, "B 4"]
-    ) -> Float[Tensor, " B"]:
+    def score_candidates(self, features: DecisionFeatures) -> Float[Tensor, " B"]:
         """Accept logits of single candidates that the LLM has read (`candidate` and `both` features)."""
-        return self.policy.accept_logits(DecisionFeatures(prefix_hidden, candidate_hidden, scalars))
+        return self.policy.accept_logits(features)
 
 
 class ProxyBank:

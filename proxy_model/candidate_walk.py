@@ -11,7 +11,7 @@ from torch import Tensor
 from proxy_model.choice import accepted_at
 from proxy_model.decode import Decided
 from proxy_model.emit import AcceptedPosition
-from proxy_model.features import slate_scalars
+from proxy_model.features import DecisionFeatures, slate_scalars, target_scalars
 from proxy_model.sequence import PendingCandidate, Sequence
 
 
@@ -58,13 +58,19 @@ def judge(hidden: Tensor, rows: Rows[Sequence]) -> list[bool]:
         if sequence.recorder is not None:
             sequence.recorder.add_candidate(hidden[row])
         index = pending.index
-        logit = proxy.score_candidates(pending.prefix_hidden[None], hidden[row : row + 1], pending.scalars[index][None])
+        logit = proxy.score_candidates(_features(sequence, pending, hidden[row]))
         pending.accept_logits[index] = logit[0]
         is_accepted = not pending.is_free[index] or bool(_uniform(sequence) < torch.sigmoid(logit[0]))
         if not is_accepted:
             pending.index += 1
         verdicts.append(is_accepted)
     return verdicts
+
+
+def _features(sequence: Sequence, pending: PendingCandidate, hidden: Tensor) -> DecisionFeatures:
+    """What the proxy reads of the candidate whose state is `hidden` (D,): one decision."""
+    target = target_scalars([sequence.request.params.target_return]).to(hidden.device)
+    return DecisionFeatures(pending.prefix_hidden[None], hidden[None], pending.scalars[pending.index][None], target)
 
 
 def _uniform(sequence: Sequence) -> Tensor:

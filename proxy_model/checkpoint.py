@@ -11,7 +11,7 @@ safetensors and JSON only: nothing that is read here is ever executed.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from proxy_model import disk
 from proxy_model.config import PolicyConfig, SkamConfig
-from proxy_model.config_json import config_from_json
+from proxy_model.config_json import config_from_json, config_to_json
 from proxy_model.errors import BadCheckpoint, FingerprintMismatch
 from proxy_model.manifest import VerifiedFolder, parse_object, write_manifest
 from proxy_model.policy import ProxyPolicy
@@ -98,8 +98,8 @@ def _serialised(checkpoint: Checkpoint) -> dict[str, bytes]:
     _require_finite(tensors)
     config = {
         "format": FORMAT,
-        "policy": asdict(checkpoint.policy.config),
-        "skam": asdict(checkpoint.skam),
+        "policy": config_to_json(checkpoint.policy.config),
+        "skam": config_to_json(checkpoint.skam),
         "fingerprint": checkpoint.fingerprint,
     }
     _require_flat(checkpoint.fingerprint)

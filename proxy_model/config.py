@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from proxy_model.errors import InvalidParameter
-from proxy_model.ranges import P_T, SKAM_TEMPERATURE, TOP_P
+from proxy_model.ranges import P_T, SKAM_TEMPERATURE, TARGET_RETURN, TOP_P
 
 FeatureMode = Literal["prefix", "candidate", "both"]
 Normalisation = Literal["raw", "renormalised"]
 
 NUM_SCALARS = 4
 """Scalar features per candidate: rank, log-probability, gap to the first candidate, mass left (see `features`)."""
+
+NUM_TARGET_SCALARS = 2
+"""What a conditioned actor reads besides: the target return, and whether one is given."""
+
+NOT_CONDITIONED = "absent: this proxy is not conditioned on a return"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,12 @@ class PolicyConfig:
     initial_acceptance: float = 0.8
     """Acceptance probability q0 of version 0, above one half so that greedy decisions reproduce the plain LLM."""
 
+    is_conditioned: bool = False
+    """The actor is told which return to aim at, or that none is given: a dial that each request can turn."""
+
+    default_target_return: float = 1.5
+    """What a conditioned proxy is told where a request does not say, in standard deviations of the reward."""
+
     def __post_init__(self) -> None:
         if self.features not in ("prefix", "candidate", "both"):
             raise InvalidParameter("features", self.features, "'prefix', 'candidate' or 'both'")
@@ -67,3 +78,15 @@ class PolicyConfig:
             raise InvalidParameter("hidden_size", self.hidden_size, "in [1, 65536]")
         if not 0.5 < self.initial_acceptance < 1.0:
             raise InvalidParameter("initial_acceptance", self.initial_acceptance, "in (0.5, 1)")
+        TARGET_RETURN.check("default_target_return", self.default_target_return)
+
+    def target_return(self, asked: float | None) -> float | None:
+        """What the proxy is told when `asked` is wanted: that, its default, or None where it is not conditioned.
+
+        Raises `InvalidParameter` where something is asked of a proxy that is not conditioned.
+        """
+        if self.is_conditioned:
+            return self.default_target_return if asked is None else asked
+        if asked is not None:
+            raise InvalidParameter("target_return", asked, NOT_CONDITIONED)
+        return None

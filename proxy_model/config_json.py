@@ -1,6 +1,9 @@
-"""From JSON to the dataclasses of `config`: every key known, every key there, every value of its type and range."""
+"""From JSON to the dataclasses of `config` and back: every key known, every value of its type and range.
 
-from dataclasses import Field, fields
+Every key must be there, except `LATER`: those came after the first checkpoints, which have none of them.
+"""
+
+from dataclasses import Field, asdict, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -9,14 +12,23 @@ from proxy_model.errors import BadCheckpoint, InvalidParameter
 
 Config = TypeVar("Config", PolicyConfig, SkamConfig)
 
+LATER = frozenset({"is_conditioned", "default_target_return"})
+"""Written only for conditioned proxies, so that every other checkpoint is as it was before there were any."""
+
+
+def config_to_json(config: PolicyConfig | SkamConfig) -> dict[str, Any]:
+    """The inverse of `config_from_json`."""
+    is_conditioned = isinstance(config, PolicyConfig) and config.is_conditioned
+    return {name: value for name, value in asdict(config).items() if is_conditioned or name not in LATER}
+
 
 def config_from_json(kind: type[Config], found: Any, where: str) -> Config:
     """Build `kind` from a parsed JSON object; `where` is for the message. Raises `BadCheckpoint("format")`."""
     if not isinstance(found, dict):
         raise BadCheckpoint("format", f"{where} is not an object")
     known: dict[str, Field[Any]] = {item.name: item for item in fields(kind)}
-    if found.keys() != known.keys():
-        raise BadCheckpoint("format", f"{where} lacks or adds {sorted(found.keys() ^ known.keys())}")
+    if found.keys() | LATER & known.keys() != known.keys():
+        raise BadCheckpoint("format", f"{where} lacks or adds {sorted((found.keys() ^ known.keys()) - LATER)}")
     for name, value in found.items():
         if not _is_of_type(known[name].type, value):
             raise BadCheckpoint("format", f"{where}.{name} is {value!r:.80}, which is of the wrong type")

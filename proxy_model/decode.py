@@ -14,6 +14,7 @@ from torch import Tensor
 from proxy_model.bank import LoadedProxy
 from proxy_model.choice import Choice, accepted_at, first_accepted
 from proxy_model.config import SkamConfig
+from proxy_model.features import target_scalars
 from proxy_model.sequence import Sequence
 from proxy_model.skam import Slate, SlateSettings, build_sampled_slate, build_slate
 
@@ -43,7 +44,8 @@ def decide(hidden: Tensor, logits: Tensor, rows: Rows[Sequence], width: int) -> 
         if proxy.needs_candidate_pass:
             continue
         index = torch.tensor(members, device=logits.device)
-        accept_logits[index] = proxy.score_slate(hidden[index], slate[index])
+        target = _target(proxy, [rows[row] for row in members], logits.device)
+        accept_logits[index] = proxy.score_slate(hidden[index], slate[index], target)
     for row, sequence in enumerate(rows):
         if sequence.request.params.decision == "sample" and sequence.proxy is not None:
             uniforms[row] = torch.rand(width, generator=sequence.generator)
@@ -116,6 +118,13 @@ def _row_settings(sequence: Sequence) -> tuple[float, float, float, int, bool]:
         skam.max_candidates,
         skam.normalisation == "renormalised",
     )
+
+
+def _target(proxy: LoadedProxy, rows: Rows[Sequence], device: torch.device) -> Tensor | None:
+    """(B, 2) what a conditioned proxy is told to aim at in each row."""
+    if not proxy.is_conditioned:
+        return None
+    return target_scalars([sequence.request.params.target_return for sequence in rows]).to(device)
 
 
 def _by_proxy(rows: Rows[Sequence]) -> dict[LoadedProxy, list[int]]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from proxy_model.bank import ProxyBank, ProxyRef
+from proxy_model.bank import LoadedProxy, ProxyBank, ProxyRef
 from proxy_model.candidate_walk import judge, propose, take_accepted
-from proxy_model.config import SkamConfig
+from proxy_model.config import NOT_CONDITIONED, SkamConfig
 from proxy_model.decode import Decided, decide, to_host
 from proxy_model.emit import AcceptedPosition, Emitter
 from proxy_model.errors import EngineFull, InvalidParameter, PromptTooLong
@@ -89,6 +89,7 @@ class Engine:
         """
         self._check(request)
         proxy = None if request.proxy is None else self._bank.get(request.proxy)
+        _check_target(request.params.target_return, proxy)
         grammar = request.params.grammar
         sequence = Sequence(request, proxy, None if grammar is None else self.grammars.compile(grammar).begin())
         self._sequences[request.id] = sequence
@@ -261,6 +262,11 @@ class Engine:
         except Exception:
             logger.exception("an answer broke", extra={"answer": sequence.request.id})
             return self._emitter.fail(sequence, BROKEN)
+
+
+def _check_target(target_return: float | None, proxy: LoadedProxy | None) -> None:
+    if target_return is not None and (proxy is None or not proxy.is_conditioned):
+        raise InvalidParameter("target_return", target_return, NOT_CONDITIONED)
 
 
 def _join(deltas: list[Delta]) -> Finished:

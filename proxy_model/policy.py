@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from proxy_model.config import NUM_SCALARS, PolicyConfig
+from proxy_model.config import NUM_SCALARS, NUM_TARGET_SCALARS, PolicyConfig
 from proxy_model.features import DecisionFeatures, normalised
 
 _OUTPUT_GAIN = 0.01
@@ -28,14 +28,20 @@ class Actor(nn.Module):
         self.candidate = nn.Linear(size, config.hidden_size, bias=False)
         self.scalars = nn.Linear(NUM_SCALARS, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, 1)
+        self.target = nn.Linear(NUM_TARGET_SCALARS, config.hidden_size, bias=False) if config.is_conditioned else None
 
     def forward(
-        self, prefix_part: Tensor | None, candidate_part: Tensor, scalars: Float[Tensor, "*N 4"]
+        self,
+        prefix_part: Tensor | None,
+        candidate_part: Tensor,
+        scalars: Float[Tensor, "*N 4"],
+        target_part: Tensor | None = None,
     ) -> Float[Tensor, "*N"]:
         """Join the first layer's parts (..., H) and finish the MLP."""
         joined = candidate_part + self.scalars(scalars)
-        if prefix_part is not None:
-            joined = joined + prefix_part
+        for part in (prefix_part, target_part):
+            if part is not None:
+                joined = joined + part
         logits: Tensor = self.output(F.silu(joined))[..., 0]
         return logits
 
@@ -47,6 +53,10 @@ class Actor(nn.Module):
         """(..., D) -> (..., H)."""
         part: Tensor = self.candidate(normalised(candidate))
         return part
+
+    def target_part(self, target: Float[Tensor, "*N 2"] | None) -> Tensor | None:
+        """(..., 2) -> (..., H), None where the actor is not conditioned or no target is given."""
+        return None if self.target is None or target is None else self.target(target)
 
 
 class Critic(nn.Module):
@@ -77,7 +87,10 @@ class ProxyPolicy(nn.Module):
         """Logit of the acceptance probability of N decisions."""
         actor = self.actor
         logits: Tensor = actor(
-            actor.prefix_part(features.prefix_hidden), actor.candidate_part(features.candidate), features.scalars
+            actor.prefix_part(features.prefix_hidden),
+            actor.candidate_part(features.candidate),
+            features.scalars,
+            actor.target_part(features.target),
         )
         return logits
 

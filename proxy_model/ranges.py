@@ -39,3 +39,5 @@ REPETITION_PENALTY = Range(0.0, 10.0, is_open=True)
 LOGIT_BIAS = Range(-100.0, 100.0)
 P_T = Range(0.0, 1.0)
 SKAM_TEMPERATURE = Range(0.0, 100.0, is_open=True)
+TARGET_RETURN = Range(-4.0, 4.0)
+"""In standard deviations of the reward that the proxy was trained on."""

@@ -16,6 +16,7 @@ from proxy_model.ranges import (
     REPETITION_PENALTY,
     SEED,
     SKAM_TEMPERATURE,
+    TARGET_RETURN,
     TEMPERATURE,
     TOP_K,
     TOP_LOGPROBS,
@@ -59,6 +60,10 @@ class SamplingParams:
     skam_temperature: float | None = None
     skam_top_p: float | None = None
     """SKAM's settings; None is what the proxy was trained with."""
+
+    target_return: float | None = None
+    """What a conditioned proxy aims at, in standard deviations of the reward; None: it is told nothing. Others take
+    None only. `PolicyConfig.target_return` says what a caller's wish means for a proxy."""
 
     decision: Literal["greedy", "sample"] = "greedy"
     return_decisions: bool = False
@@ -104,6 +109,7 @@ _RANGES = {
     "p_t": P_T,
     "skam_temperature": SKAM_TEMPERATURE,
     "skam_top_p": TOP_P,
+    "target_return": TARGET_RETURN,
     "presence_penalty": PENALTY,
     "frequency_penalty": PENALTY,
     "repetition_penalty": REPETITION_PENALTY,

@@ -62,7 +62,7 @@ class Sequence:
         self.output: list[int] = []
         self.pending: PendingCandidate | None = None
         self.detokenizer = Detokenizer(params.stop)
-        self.recorder = TrajectoryRecorder() if request.record else None
+        self.recorder = TrajectoryRecorder(params.target_return) if request.record else None
         self.generator = torch.Generator()
         self.generator.manual_seed(random.getrandbits(63) if params.seed is None else params.seed)
         self.num_rejected = 0

@@ -23,15 +23,21 @@ class SlateScorer:
         assert actor.prefix is not None
         self._table = policy.candidate_table(embedding) + actor.scalars.bias.detach()  # (V, H)
         self._prefix_weight = actor.prefix.weight.detach().double().T.contiguous()  # (D, H)
+        self._target_weight = None if actor.target is None else actor.target.weight.detach().double().T  # (2, H)
         self._scalar_weights = actor.scalars.weight.detach().T.contiguous()  # (4, H)
         self._output_weight = actor.output.weight.detach()[0]  # (H,)
         self._output_bias = actor.output.bias.detach()
 
     @torch.no_grad()
-    def accept_logits(self, hidden: Float[Tensor, "B D"], slate: Slate) -> Float[Tensor, "B K"]:
-        """Logit of the acceptance of every candidate, from h(prefix)."""
+    def accept_logits(
+        self, hidden: Float[Tensor, "B D"], slate: Slate, target: Float[Tensor, "B 2"] | None = None
+    ) -> Float[Tensor, "B K"]:
+        """Logit of the acceptance of every candidate, from h(prefix) and, if conditioned, from `target_scalars`."""
         joined = self._table[slate.tokens]  # (B, K, H)
-        joined += (normalised(hidden).double() @ self._prefix_weight).float()[:, None]
+        of_rows = normalised(hidden).double() @ self._prefix_weight  # (B, H)
+        if self._target_weight is not None and target is not None:
+            of_rows += target.double() @ self._target_weight
+        joined += of_rows.float()[:, None]
         scalars = slate_scalars(slate.logprobs, slate.is_candidate)
         for number, weight in enumerate(self._scalar_weights):
             joined.addcmul_(scalars[..., number, None], weight)

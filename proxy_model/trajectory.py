@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from proxy_model.features import DecisionFeatures, slate_scalars
+from proxy_model.features import DecisionFeatures, slate_scalars, target_scalars
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,9 @@ class Trajectory:
 
     candidate_hidden: Float[Tensor, "N D"] | None = None
     """h(prefix + candidate) of every visited candidate, in order (`candidate` and `both` features)."""
+
+    target_return: float | None = None
+    """What the proxy was told to aim at; None: nothing."""
 
     @property
     def num_positions(self) -> int:
@@ -75,7 +78,8 @@ def decision_features(trajectory: Trajectory, embedding: Float[Tensor, "V D"]) -
     visited = decisions(trajectory)
     scalars = slate_scalars(trajectory.logprobs, trajectory.is_candidate)[visited.positions, visited.indices]
     candidate = embedding[visited.tokens] if trajectory.candidate_hidden is None else trajectory.candidate_hidden
-    return DecisionFeatures(trajectory.hidden[visited.positions], candidate, scalars)
+    target = target_scalars([trajectory.target_return]).to(scalars.device).expand(len(scalars), -1)
+    return DecisionFeatures(trajectory.hidden[visited.positions], candidate, scalars, target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,8 @@ class _Position:
 class TrajectoryRecorder:
     """Collects positions while an answer is decoded."""
 
-    def __init__(self) -> None:
+    def __init__(self, target_return: float | None) -> None:
+        self._target_return = target_return
         self._positions: list[_Position] = []
         self._candidate_hidden: list[Tensor] = []
 
@@ -127,4 +132,5 @@ class TrajectoryRecorder:
             ranks=torch.tensor([position.rank for position in positions]),
             accept_logits=torch.stack([position.accept_logits for position in positions]),
             candidate_hidden=torch.stack(self._candidate_hidden) if self._candidate_hidden else None,
+            target_return=self._target_return,
         )

@@ -23,10 +23,14 @@ def small_llm() -> FrozenLLM:
     return FrozenLLM(random_model("llama_untied"), byte_tokenizer(), "small")
 
 
-def steering_policy(llm: FrozenLLM, features: FeatureMode = "prefix", seed: int = 3, bias: float = 0.4) -> ProxyPolicy:
+def steering_policy(
+    llm: FrozenLLM, features: FeatureMode = "prefix", seed: int = 3, bias: float = 0.4, *, is_conditioned: bool = False
+) -> ProxyPolicy:
     """A proxy that is far from neutral: it rejects a good part of what it is offered."""
     generator = torch.Generator().manual_seed(seed)
-    config = PolicyConfig(llm_hidden_size=llm.hidden_size, features=features, hidden_size=24)
+    config = PolicyConfig(
+        llm_hidden_size=llm.hidden_size, features=features, hidden_size=24, is_conditioned=is_conditioned
+    )
     return steer(ProxyPolicy(config, generator=generator), generator, bias)
 
 

@@ -55,6 +55,45 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path, features: Featur
         assert torch.equal(tensor, expected[name]), name
 
 
+def test_a_conditioned_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
+    config = PolicyConfig(llm_hidden_size=6, hidden_size=5, is_conditioned=True, default_target_return=-0.25)
+    policy = ProxyPolicy(config)
+
+    write_checkpoint(tmp_path / "1", replace(small_checkpoint(), policy=policy))
+
+    found = read_checkpoint(tmp_path / "1", SMALL_FINGERPRINT).policy
+    assert found.config == config
+    weights = (each.get_parameter("actor.target.weight") for each in (found, policy))
+    assert torch.equal(*weights)
+
+
+def test_other_checkpoints_are_written_as_before_there_were_conditioned_ones(folder: Path) -> None:
+    written = json.loads((folder / "config.json").read_text())["policy"]
+
+    assert written == {"llm_hidden_size": 6, "features": "prefix", "hidden_size": 5, "initial_acceptance": 0.8}
+    assert not read_checkpoint(folder, SMALL_FINGERPRINT).policy.config.is_conditioned
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"is_conditioned": True},
+        {"is_conditioned": "yes"},
+        {"is_conditioned": False, "default_target_return": 4.5},
+        {"is_conditioned": False, "default_target_return": True},
+        {"is_conditioned": False, "features": None},
+    ],
+)
+def test_weights_and_settings_that_disagree_about_conditioning_are_refused(
+    folder: Path, policy: dict[str, object]
+) -> None:
+    change_config(folder, lambda config: config["policy"].update(policy))
+
+    with pytest.raises(BadCheckpoint) as caught:
+        read_checkpoint(folder, SMALL_FINGERPRINT)
+    assert caught.value.reason == "format"
+
+
 def test_what_was_read_can_be_trained_on(folder: Path) -> None:
     policy = read_checkpoint(folder, None).policy
 

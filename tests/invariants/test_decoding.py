@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 from proxy_model.bank import ProxyRef
 from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
 from proxy_model.engine import Engine, EngineConfig
+from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from proxy_model.replay import replay
@@ -43,6 +44,8 @@ def _engine(llm: FrozenLLM) -> Engine:
         neutral = ProxyPolicy(PolicyConfig(llm_hidden_size=llm.hidden_size, features=features, hidden_size=24))
         engine.load_proxy(ProxyRef("neutral", version), neutral, SKAM)
         engine.load_proxy(ProxyRef("steering", version), steering_policy(llm, features, seed=version), SKAM)
+        dial = steering_policy(llm, features, seed=version, is_conditioned=True)
+        engine.load_proxy(ProxyRef("dial", version), dial, SKAM)
     return engine
 
 
@@ -90,6 +93,12 @@ def test_a_batch_of_everything_answers_as_each_request_alone(small_llm: FrozenLL
         for temperature in (0.0, 0.9)
         for decision in ("greedy", "sample")
     ]
+    requests += [
+        _request(f"dial@{version}/{i}/{target}", prompt, ProxyRef("dial", version), target_return=target)
+        for version in (1, 2, 3)
+        for i, prompt in enumerate(PROMPTS[:3])
+        for target in (None, 0.0, -3.5, 1.25)
+    ]
 
     together = _engine(small_llm).generate(requests)
     alone = [_engine(small_llm).generate([request])[0] for request in requests]
@@ -97,6 +106,38 @@ def test_a_batch_of_everything_answers_as_each_request_alone(small_llm: FrozenLL
     assert [each.token_ids for each in together] == [each.token_ids for each in alone]
     assert sum(each.usage.rejected for each in together) > 100, "the proxies must steer for this to show anything"
     assert [each.usage for each in together] == [each.usage for each in alone]
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_target_return_turns_a_conditioned_proxy_and_being_told_nothing_is_not_zero(
+    small_llm: FrozenLLM, version: int
+) -> None:
+    targets = (None, 0.0, -4.0, 4.0)
+    dial = ProxyRef("dial", version)
+    answers = {
+        target: _engine(small_llm).generate(
+            _request(str(i), prompt, dial, target_return=target) for i, prompt in enumerate(PROMPTS)
+        )
+        for target in targets
+    }
+
+    assert len({tuple(each.token_ids for each in answers[target]) for target in targets}) == len(targets)
+    for target in targets:
+        trajectory = answers[target][0].trajectory
+        assert trajectory is not None
+        assert trajectory.target_return == target
+
+
+def test_only_a_conditioned_proxy_takes_a_target_return_and_only_within_four_deviations(small_llm: FrozenLLM) -> None:
+    engine = _engine(small_llm)
+
+    for proxy in (None, ProxyRef("steering", 1), ProxyRef("neutral", 2)):
+        with pytest.raises(InvalidParameter, match=r"target_return.*not conditioned"):
+            engine.submit(_request("a", PROMPTS[0], proxy, target_return=0.0))
+    for target in (-4.01, 4.01, float("nan"), float("inf")):
+        with pytest.raises(InvalidParameter, match=r"target_return.*\[-4.0, 4.0\]"):
+            _request("a", PROMPTS[0], ProxyRef("dial", 1), target_return=target)
+    assert not engine.has_work
 
 
 def test_a_proxy_that_accepts_everything_is_plain_sampling(small_llm: FrozenLLM) -> None:
@@ -113,14 +154,16 @@ def test_a_proxy_that_accepts_everything_is_plain_sampling(small_llm: FrozenLLM)
     assert [each.token_ids for each in plain] != [each.token_ids for each in greedy]
 
 
+@pytest.mark.parametrize("target", [None, 2.5])
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_recorded_acceptance_is_what_the_policy_says_of_the_recorded_features(
-    small_llm: FrozenLLM, version: int
+    small_llm: FrozenLLM, version: int, target: float | None
 ) -> None:
     engine = _engine(small_llm)
-    policy = steering_policy(small_llm, FEATURES[version - 1], seed=version)
+    policy = steering_policy(small_llm, FEATURES[version - 1], seed=version, is_conditioned=target is not None)
+    proxy = ProxyRef("steering" if target is None else "dial", version)
     requests = [
-        _request(f"r{i}", prompt, ProxyRef("steering", version), decision="sample") for i, prompt in enumerate(PROMPTS)
+        _request(f"r{i}", prompt, proxy, decision="sample", target_return=target) for i, prompt in enumerate(PROMPTS)
     ]
 
     for answer in engine.generate(requests):

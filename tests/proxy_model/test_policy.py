@@ -1,11 +1,14 @@
 """The proxy: what it starts as, what it costs, and that its look-up table is its matmul."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from proxy_model.bank import LoadedProxy, ProxyRef
 from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
-from proxy_model.features import DecisionFeatures, slate_scalars
+from proxy_model.errors import InvalidParameter
+from proxy_model.features import DecisionFeatures, slate_scalars, target_scalars
 from proxy_model.policy import ProxyPolicy
 from proxy_model.skam import Slate
 from tests.conftest import steering_policy
@@ -35,6 +38,43 @@ def test_the_number_of_parameters_is_two_2_layer_mlps() -> None:
     actor = 576 * 256 + 576 * 256 + 4 * 256 + 256 + 256 + 1
     critic = 576 * 256 + 256 + 256 + 1
     assert sum(parameter.numel() for parameter in policy.parameters()) == actor + critic
+
+
+def test_a_conditioned_proxy_has_two_more_inputs_and_no_other_weight() -> None:
+    plain = PolicyConfig(llm_hidden_size=64, hidden_size=32)
+    conditioned = replace(plain, is_conditioned=True)
+
+    shapes = {name: tuple(each.shape) for name, each in ProxyPolicy(plain).state_dict().items()}
+
+    assert {name: tuple(each.shape) for name, each in ProxyPolicy(conditioned).state_dict().items()} == {
+        **shapes,
+        "actor.target.weight": (32, 2),
+    }
+
+
+def test_a_target_is_read_as_given_and_none_as_two_zeros() -> None:
+    assert target_scalars([1.5, None, -4.0, 0.0]).tolist() == [[1.5, 1.0], [0.0, 0.0], [-4.0, 1.0], [0.0, 1.0]]
+    policy = ProxyPolicy(PolicyConfig(llm_hidden_size=64, is_conditioned=True))
+    told, untold = (replace(_features(64), target=target_scalars([each] * 50)) for each in (0.0, None))
+
+    assert torch.equal(policy.accept_logits(untold), policy.accept_logits(_features(64)))
+    assert not torch.equal(policy.accept_logits(told), policy.accept_logits(_features(64)))
+
+
+def test_an_unconditioned_proxy_does_not_read_the_target() -> None:
+    policy = ProxyPolicy(PolicyConfig(llm_hidden_size=64))
+    told = replace(_features(64), target=target_scalars([3.0] * 50))
+
+    assert torch.equal(policy.accept_logits(told), policy.accept_logits(_features(64)))
+
+
+def test_what_is_asked_becomes_what_the_proxy_is_told() -> None:
+    plain = PolicyConfig(llm_hidden_size=64)
+    dial = PolicyConfig(llm_hidden_size=64, is_conditioned=True, default_target_return=0.5)
+
+    assert (dial.target_return(None), dial.target_return(-2.0), plain.target_return(None)) == (0.5, -2.0, None)
+    with pytest.raises(InvalidParameter, match="not conditioned"):
+        plain.target_return(0.0)
 
 
 def test_candidate_mode_does_not_read_the_prefix() -> None:

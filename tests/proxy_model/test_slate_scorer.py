@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from proxy_model.config import PolicyConfig
-from proxy_model.features import DecisionFeatures, slate_scalars
+from proxy_model.features import DecisionFeatures, slate_scalars, target_scalars
 from proxy_model.policy import ProxyPolicy
 from proxy_model.skam import Slate, SlateSettings, build_slate
 from proxy_model.slate_scorer import SlateScorer
@@ -45,6 +45,22 @@ def slate() -> Slate:
     return build_slate(logits, settings, WIDTH)
 
 
+@pytest.fixture(scope="module")
+def dial() -> ProxyPolicy:
+    """The same, conditioned on a return."""
+    generator = torch.Generator().manual_seed(8)
+    policy = ProxyPolicy(PolicyConfig(llm_hidden_size=SIZE, is_conditioned=True), generator=generator)
+    torch.nn.init.normal_(policy.actor.output.weight, generator=generator)
+    return policy.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def target() -> torch.Tensor:
+    """Every third row is given none."""
+    values = torch.randn(NUM_ROWS, generator=torch.Generator().manual_seed(9)).tolist()
+    return target_scalars([None if row % 3 == 0 else value for row, value in enumerate(values)])
+
+
 @pytest.mark.parametrize("num_rows", [2, 3, 7, 32, 33, NUM_ROWS])
 def test_a_row_scores_the_same_to_the_bit_alone_and_in_a_batch(
     policy: ProxyPolicy, embedding: torch.Tensor, hidden: torch.Tensor, slate: Slate, num_rows: int
@@ -57,6 +73,24 @@ def test_a_row_scores_the_same_to_the_bit_alone_and_in_a_batch(
     assert torch.equal(together, torch.cat(alone))
 
 
+@pytest.mark.parametrize("num_rows", [2, 3, 7, 32, 33, NUM_ROWS])
+def test_a_row_of_a_conditioned_proxy_scores_the_same_to_the_bit_alone_and_in_a_batch(
+    dial: ProxyPolicy,
+    embedding: torch.Tensor,
+    hidden: torch.Tensor,
+    slate: Slate,
+    target: torch.Tensor,
+    num_rows: int,
+) -> None:
+    scorer = SlateScorer(dial, embedding)
+
+    together = scorer.accept_logits(hidden[:num_rows], slate[slice(0, num_rows)], target[:num_rows])
+
+    for row in range(num_rows):
+        one = slice(row, row + 1)
+        assert torch.equal(together[one], scorer.accept_logits(hidden[one], slate[one], target[one])), row
+
+
 def test_it_scores_as_the_policy_that_is_trained(
     policy: ProxyPolicy, embedding: torch.Tensor, hidden: torch.Tensor, slate: Slate
 ) -> None:
@@ -67,3 +101,17 @@ def test_it_scores_as_the_policy_that_is_trained(
         hidden.repeat_interleave(WIDTH, dim=0), embedding[slate.tokens].flatten(0, 1), scalars.flatten(0, 1)
     )
     torch.testing.assert_close(found.flatten(), policy.accept_logits(features), rtol=1e-5, atol=1e-4)
+
+
+def test_a_conditioned_proxy_scores_as_the_policy_that_is_trained(
+    dial: ProxyPolicy, embedding: torch.Tensor, hidden: torch.Tensor, slate: Slate, target: torch.Tensor
+) -> None:
+    found = SlateScorer(dial, embedding).accept_logits(hidden, slate, target)
+
+    features = DecisionFeatures(
+        hidden.repeat_interleave(WIDTH, dim=0),
+        embedding[slate.tokens].flatten(0, 1),
+        slate_scalars(slate.logprobs, slate.is_candidate).flatten(0, 1),
+        target.repeat_interleave(WIDTH, dim=0),
+    )
+    torch.testing.assert_close(found.flatten(), dial.accept_logits(features), rtol=1e-5, atol=1e-4)
