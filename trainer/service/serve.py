@@ -14,7 +14,7 @@ from trainer.service.app import create_app
 from trainer.service.continuous import ContinuousJob, read_job
 from trainer.service.gauges import TrainingGauges
 from trainer.service.settings import Settings
-from trainer.service.work import NoWork, WorkSource
+from trainer.service.work import InTurn, WorkSource
 from trainer.service.worker import Trains, Worker
 
 logger = logging.getLogger(__name__)
@@ -45,10 +45,11 @@ def serve(settings: Settings, trains: Trains = train) -> int:
 
 
 def _source(settings: Settings) -> WorkSource:
-    if settings.job is None:
-        return NoWork()
-    read_job(settings.job)
-    return ContinuousJob(settings.job, settings.home)
+    sources: list[WorkSource] = []
+    if settings.job is not None:
+        read_job(settings.job)
+        sources.append(ContinuousJob(settings.job, settings.home))
+    return InTurn(sources)
 
 
 def _leave_at_once(exit_code: int) -> None:

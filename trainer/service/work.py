@@ -1,5 +1,7 @@
 """The seam between the worker and wherever its runs come from."""
 
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,11 +30,28 @@ class WorkSource(Protocol):
         """`work` is complete and published. Killed before this has returned, the same work is handed out again."""
 
 
-class NoWork:
-    """Nothing, ever: the service is up and waits."""
+class InTurn:
+    """Several sources as one, asked in turn, so that none waits for ever for another that has always work, or fails.
+
+    Without any there is nothing to do, ever.
+    """
+
+    def __init__(self, sources: Iterable[WorkSource]) -> None:
+        self._sources = deque(sources)
+        self._owner: WorkSource | None = None
 
     def next_work(self) -> Work | None:
+        """The work of the first that has some, beginning behind the one that was asked last."""
+        for _ in range(len(self._sources)):
+            source = self._sources[0]
+            self._sources.rotate(-1)
+            work = source.next_work()
+            if work is not None:
+                self._owner = source
+                return work
         return None
 
     def finish(self, work: Work) -> None:
-        raise AssertionError("no work was handed out")
+        """Told to the source that handed it out."""
+        assert self._owner is not None, "no work was handed out"
+        self._owner.finish(work)
