@@ -4,6 +4,11 @@
     completions          answers of chat and of responses, with all that a replay needs
     completion_metadata  the caller's labels, by which answers are found
     feedback             ratings, corrections and preferences; goes when one of its completions goes
+    files                uploaded and resulting files, in pieces in file_chunks
+    proxy_owners         whose fine-tuned proxies are; the first job that names one decides
+    jobs                 fine-tuning jobs, with who works on them and until when; job_metadata: the caller's labels
+    job_events           what happened to a job, its metrics included
+    job_checkpoints      versions that a job published
 
 An owner is the hash of the API key that wrote a row (`owner_of`). Times are microseconds since 1970.
 """
@@ -20,6 +25,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -102,6 +108,94 @@ feedback = Table(
     Index("feedback_by_owner", "owner", "stored_at", "id"),
 )
 
+files = Table(
+    "files",
+    metadata,
+    Column("id", AnyText, primary_key=True),
+    Column("owner", AnyText, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("filename", AnyText, nullable=False),
+    Column("purpose", AnyText, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("sha256", AnyText, nullable=False),
+    Column("expires_at", BigInteger),
+    Index("files_by_owner", "owner", "stored_at", "id"),
+)
+
+file_chunks = Table(
+    "file_chunks",
+    metadata,
+    Column("file_id", AnyText, ForeignKey("files.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+proxy_owners = Table(
+    "proxy_owners",
+    metadata,
+    Column("proxy", AnyText, primary_key=True),
+    Column("owner", AnyText, nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", AnyText, primary_key=True),
+    Column("owner", AnyText, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("status", AnyText, nullable=False),
+    Column("is_validated", Boolean, nullable=False),
+    Column("specification", JSON, nullable=False),
+    Column("training_file", AnyText, nullable=False),
+    Column("validation_file", AnyText),
+    Column("worker", AnyText),
+    Column("lease_until", BigInteger),
+    Column("retry_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("estimated_finish", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("fine_tuned_model", AnyText),
+    Column("trained_tokens", BigInteger),
+    Column("result_files", JSON, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Index("jobs_by_owner", "owner", "stored_at", "id"),
+    Index("jobs_by_status", "status", "stored_at"),
+)
+
+job_metadata = Table(
+    "job_metadata",
+    metadata,
+    Column("job_id", AnyText, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", AnyText, primary_key=True),
+    Column("value", AnyText, nullable=False),
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("id", AnyText, primary_key=True),
+    Column("job_id", AnyText, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("level", AnyText, nullable=False),
+    Column("type", AnyText, nullable=False),
+    Column("message", AnyText, nullable=False),
+    Column("data", JSON(none_as_null=True)),
+    Index("job_events_by_job", "job_id", "stored_at", "id"),
+)
+
+job_checkpoints = Table(
+    "job_checkpoints",
+    metadata,
+    Column("id", AnyText, primary_key=True),
+    Column("job_id", AnyText, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("model", AnyText, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Index("job_checkpoints_by_job", "job_id", "stored_at", "id"),
+)
+
 
 def _create_completions(connection: Connection) -> None:
     metadata.create_all(connection, tables=[completions, completion_metadata])
@@ -111,7 +205,16 @@ def _create_feedback(connection: Connection) -> None:
     metadata.create_all(connection, tables=[feedback])
 
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _create_completions, 2: _create_feedback}
+def _create_fine_tuning(connection: Connection) -> None:
+    tables = [files, file_chunks, proxy_owners, jobs, job_metadata, job_events, job_checkpoints]
+    metadata.create_all(connection, tables=tables)
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {
+    1: _create_completions,
+    2: _create_feedback,
+    3: _create_fine_tuning,
+}
 """What leads to each version from the one before. Once shipped, a table changes by a new step, never in an old one."""
 
 SCHEMA_VERSION = max(MIGRATIONS)
