@@ -33,6 +33,7 @@ def serve(
     max_running_per_key: Annotated[int | None, typer.Option(help="Requests at once; no limit unless set.")] = None,
     max_context: Annotated[int | None, typer.Option(help="Tokens of a prompt and its answer.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request.")] = None,
+    max_file_bytes: Annotated[int | None, typer.Option(help="Largest uploaded file.")] = None,
     max_choices: Annotated[int | None, typer.Option(help="Largest `n`.")] = None,
     max_pinned: Annotated[int | None, typer.Option(help="Versions kept because a request named their number.")] = None,
     canary_guard: Annotated[bool | None, typer.Option(help="Roll back a canary that strays.")] = None,

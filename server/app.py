@@ -22,6 +22,7 @@ from server.routes import (
     chat,
     completions,
     feedback,
+    files,
     health,
     metrics,
     models,
@@ -35,7 +36,20 @@ from server.service import Service
 from server.settings import Settings
 from server.telemetry.metrics_port import serve_metrics
 
-_ROUTES = (chat, stored_chat, completions, responses, feedback, models, tokens, health, version, admin, playground)
+_ROUTES = (
+    chat,
+    stored_chat,
+    completions,
+    responses,
+    feedback,
+    files,
+    models,
+    tokens,
+    health,
+    version,
+    admin,
+    playground,
+)
 
 
 def create_app(backend: Backend, settings: Settings, metrics_listener: socket.socket | None = None) -> FastAPI:

@@ -84,16 +84,17 @@ def invalid_query(error: ErrorDetails) -> ApiError:
 async def _read(request: Request, max_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     data = bytearray()
     async for part in request.stream():
         data += part
         if len(data) > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
     return bytes(data)
 
 
-def _too_large(max_bytes: int) -> ApiError:
+def too_large(max_bytes: int) -> ApiError:
+    """413."""
     message = f"The request body is larger than {max_bytes} bytes."
     return ApiError(413, message, "request_too_large", headers={"connection": "close"})
 
@@ -124,7 +125,7 @@ def _to_api_error(error: ErrorDetails, content: Any) -> ApiError:
 def _code(error: ErrorDetails) -> str:
     kind = error["type"]
     if kind in _BOUNDS:
-        number = "integer" if isinstance(error["input"], int) else "decimal"
+        number = "decimal" if isinstance(error["input"], float) else "integer"
         return f"{number}_{_BOUNDS[kind]}"
     if kind == "too_short":
         return "empty_array"

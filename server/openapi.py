@@ -13,6 +13,7 @@ from server.schemas.chat_response import ChatChunk
 from server.schemas.completion_request import CompletionRequest
 from server.schemas.error import ErrorEnvelope
 from server.schemas.feedback import FeedbackRequest
+from server.schemas.files import FileUpload
 from server.schemas.response_object import ResponseEvent
 from server.schemas.response_request import ResponseRequest
 from server.schemas.stored_chat import MetadataUpdate
@@ -25,6 +26,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     ResponseRequest,
     ResponseEvent,
     FeedbackRequest,
+    FileUpload,
     MetadataUpdate,
     TokenizeRequest,
     DetokenizeRequest,
@@ -57,6 +59,11 @@ _RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "integer", 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
     """What a route that reads a `model` passes as `openapi_extra`."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref(model)}}}}
+
+
+def form_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The same for a form with a file."""
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _ref(model)}}}}
 
 
 def event_stream(model: type[BaseModel], *, description: str) -> dict[int | str, dict[str, Any]]:

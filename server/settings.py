@@ -96,6 +96,9 @@ class Settings:
     """Tokens of a prompt and its answer."""
 
     max_body_bytes: int = 1 << 20
+    max_file_bytes: int = 64 << 20
+    """Of one uploaded file."""
+
     max_choices: int = 16
     """Largest `n`."""
 
@@ -213,6 +216,7 @@ class Settings:
             "max_unread_tokens",
             "max_context",
             "max_body_bytes",
+            "max_file_bytes",
             "max_choices",
             "max_pinned",
         ):

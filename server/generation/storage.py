@@ -13,6 +13,9 @@ from server.settings import Settings
 from store.completions import Completions
 from store.database import Database
 from store.feedback import FeedbackBook
+from store.files import Files
+from store.fine_tuning.jobs import Jobs
+from store.fine_tuning.journal import Journal
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,9 @@ class Shelves:
 
     completions: Completions
     feedback: FeedbackBook
+    files: Files
+    jobs: Jobs
+    journal: Journal
 
 
 class Storage:
@@ -39,7 +45,7 @@ class Storage:
         self._shelves: Shelves | None = None
         if self._database is not None:
             completions = Completions(self._database, settings.store_days or None)
-            self._shelves = Shelves(completions, FeedbackBook(self._database, completions))
+            self._shelves = _shelves(self._database, completions)
         self._threads = ThreadPoolExecutor(_THREADS, "store")
 
     @property
@@ -69,11 +75,13 @@ class Storage:
         """Delete what has expired, now and then, until cancelled."""
         while self.is_on:
             try:
-                num_deleted = await self.call(lambda shelves: shelves.completions.delete_expired())
+                num_completions = await self.call(lambda shelves: shelves.completions.delete_expired())
+                num_files = await self.call(lambda shelves: shelves.files.delete_expired())
             except StoreUnavailable:
-                num_deleted = 0
-            if num_deleted:
-                logger.info("expired completions were deleted", extra={"completions": num_deleted})
+                num_completions = num_files = 0
+            if num_completions or num_files:
+                numbers = {"completions": num_completions, "files": num_files}
+                logger.info("what had expired was deleted", extra=numbers)
             await asyncio.sleep(_SWEEP_SECONDS)
 
     async def close(self) -> None:
@@ -81,3 +89,7 @@ class Storage:
         await asyncio.to_thread(self._threads.shutdown)
         if self._database is not None:
             self._database.close()
+
+
+def _shelves(database: Database, completions: Completions) -> Shelves:
+    return Shelves(completions, FeedbackBook(database, completions), Files(database), Jobs(database), Journal(database))
