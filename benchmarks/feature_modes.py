@@ -24,7 +24,7 @@ from proxy_model.bank import ProxyRef
 from proxy_model.engine import Engine, EngineConfig
 from proxy_model.frozen_llm import FrozenLLM, load_llm
 from proxy_model.request import GenerationRequest, SamplingParams
-from trainer.evaluation.systems import System, load_systems, max_candidates
+from trainer.evaluation.systems import System, load_rows, max_candidates
 from trainer.prompts import load_prompts
 from trainer.rollout import EncodedPrompt, encode_prompts
 
@@ -70,9 +70,10 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     llm = load_llm(model)
-    systems = load_systems(tuple(map(str, checkpoints)), Path(), llm)
+    rows = load_rows(list(map(str, checkpoints)), Path(), llm)
+    systems = [row.systems[0] for row in rows]
     prompts = encode_prompts(load_prompts(PROMPTS), llm.tokenizer, 128)[:num_sequences]
-    engine = Engine(llm, EngineConfig(max_running=num_sequences, max_candidates=max_candidates(systems)))
+    engine = Engine(llm, EngineConfig(max_running=num_sequences, max_candidates=max_candidates(rows)))
     for number, system in enumerate(systems):
         if system.policy is not None and system.skam is not None:
             engine.load_proxy(ProxyRef("measured", number), system.policy, system.skam)

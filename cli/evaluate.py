@@ -6,16 +6,15 @@ from typing import Annotated
 import typer
 
 from cli import console
+from trainer.evaluation.system_name import ALLOWED
 
 
 def evaluate(
-    systems: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SYSTEM...", help="A proxy's NAME[@VERSION], a checkpoint's folder, `random` or `random:RATE`."
-        ),
-    ],
     prompts: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Held-out prompts, .jsonl or .jsonl.gz.")],
+    systems: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SYSTEM]...", help=f"{ALLOWED}. None: the rows of the evaluations given by --merge."),
+    ] = None,
     reward: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="The reward model that trained the proxies.")
     ] = None,
@@ -23,7 +22,12 @@ def evaluate(
         list[Path] | None, typer.Option(exists=True, file_okay=False, help="A reward model that did not; repeatable.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="New folder for evaluation.json, evaluation.md and answers.jsonl.")
+        Path | None,
+        typer.Option(help="Folder for evaluation.json, evaluation.md and answers.jsonl; an earlier one's goes on."),
+    ] = None,
+    merges: Annotated[
+        list[Path] | None,
+        typer.Option("--merge", exists=True, file_okay=False, help="An evaluation whose answers count; repeatable."),
     ] = None,
     model: Annotated[
         str, typer.Option(help="The frozen LLM: a name, hub id, folder or GGUF file.")
@@ -44,6 +48,7 @@ def evaluate(
         typer.Option(exists=True, dir_okay=False, help="Texts whose words count as words; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    num_shown: Annotated[int, typer.Option(min=0, help="Prompts whose answers are kept with every decision.")] = 20,
 ) -> None:
     """Compare proxies with the base on held-out prompts: rewards, win rates, fluency, rejections."""
     from trainer.evaluation.config import EvaluationConfig
@@ -51,10 +56,11 @@ def evaluate(
 
     config = EvaluationConfig(
         prompts=prompts,
-        systems=tuple(systems),
+        systems=tuple(systems or ()),
         reward=reward,
         judges=tuple(judge or ()),
         output=output,
+        merges=tuple(merges or ()),
         model=model,
         registry=registry,
         encoder=encoder,
@@ -65,5 +71,6 @@ def evaluate(
         max_running=max_running,
         dictionary=tuple(dictionary or ()),
         seed=seed,
+        num_shown=num_shown,
     )
     run_evaluation(config, console=console.out)

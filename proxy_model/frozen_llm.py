@@ -57,6 +57,11 @@ class FrozenLLM:
         return self._decoder.forward(step)[0]
 
     @torch.no_grad()
+    def tapped(self, step: PackedStep, taps: Sequence[int]) -> Tensor:
+        """A pass up to the highest layer of `taps`: (N, len(taps), D) float32; the cache gets those layers only."""
+        return torch.stack(self._decoder.forward(step, tuple(taps))[1], dim=1).float()
+
+    @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
         """Unscaled float32 logits (R, V) of states `hidden` (R, D)."""
         logits = F.linear(hidden, self._head_weight, self._head_bias).float()

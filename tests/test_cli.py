@@ -55,7 +55,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProxyRegistry:
         (["train", "--output", "run", "--resume", "--seed", "3"], 2, "seed must be left out"),  # another run
         (["train", "--output", "run", "--proxy", "p"], 2, "prompts must be given"),  # neither flag nor file
         (["reward", "--output", "head", "--train", "absent.jsonl"], 2, "absent.jsonl"),  # no such file
-        (["evaluate"], 2, "SYSTEM"),  # nothing to evaluate
+        (["evaluate", "calm"], 2, "--prompts"),  # nothing to answer
         (["proxies", "show", "absent"], 2, "absent"),  # no such proxy
         (["proxies", "show", "@3"], 2, "NAME@VERSION"),  # a version of nothing
         (["proxies", "promote", "calm"], 2, "NAME@VERSION"),  # no version to promote
@@ -122,6 +122,8 @@ def test_every_flag_of_an_evaluation_arrives(tmp_path: Path, monkeypatch: pytest
     expected = EvaluationConfig(
         prompts=file,
         systems=("calm@2", "random"),
+        merges=(tmp_path.parent,),
+        num_shown=16,
         reward=tmp_path,
         judges=(tmp_path, tmp_path.parent),
         output=tmp_path / "out",
@@ -178,7 +180,7 @@ def flags_of(settings: Mapping[str, object]) -> list[str]:
     """`settings` as a person would type them: a flag of several values is repeated, a switch has none."""
     flags = []
     for name, value in settings.items():
-        flag = f"--{'judge' if name == 'judges' else name.replace('_', '-')}"
+        flag = f"--{name.removesuffix('s') if name in ('judges', 'merges') else name.replace('_', '-')}"
         for one in value if isinstance(value, tuple) else (value,):
             flags += [flag] if one is True else [flag, str(one)]
     return flags

@@ -14,7 +14,7 @@ class RunLog:
 
     def __init__(self, folder: Path, *, num_done: int, tensorboard: bool) -> None:
         self._path = folder / METRICS_FILE
-        self.rows: list[dict[str, float]] = _read_rows(self._path)[:num_done]
+        self.rows: list[dict[str, float]] = read_rows(self._path)[:num_done]
         self._path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
         self._events = _event_writer(folder / "tensorboard", num_done) if tensorboard else None
@@ -39,8 +39,8 @@ class RunLog:
             self._events.close()
 
 
-def _read_rows(path: Path) -> list[dict[str, float]]:
-    """Whole lines only: a kill may have torn the last one."""
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a log, whole lines only: a kill may have torn the last one."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]

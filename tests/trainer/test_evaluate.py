@@ -1,30 +1,26 @@
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
 from proxy_model.checkpoint import Checkpoint, write_checkpoint
-from proxy_model.config import PolicyConfig, SkamConfig
 from proxy_model.errors import DataError, FingerprintMismatch, InvalidParameter, UnknownProxy
 from proxy_model.features import DecisionFeatures
 from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
 from proxy_model.registry import ProxyRegistry
 from tests.conftest import steering_policy
-from tests.trainer.preference_data import write_pairs
+from tests.trainer import evaluations
+from tests.trainer.evaluations import QUIET, SKAM, checkpoint, fit_reward, write, write_prompts
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.evaluate import SHIPPED_DATA, evaluate
 from trainer.evaluation.judgement import compare
 from trainer.evaluation.report import EvaluationReport
-from trainer.evaluation.systems import constant_policy, load_systems
-from trainer.rewards.train import train_reward
-from trainer.rewards.training_config import RewardTrainingConfig
-
-SKAM = SkamConfig(top_p=0.95, p_t=0.0005, max_candidates=8)
-QUIET = Console(quiet=True)
+from trainer.evaluation.systems import Row, constant_policy, load_rows
 
 
 @pytest.fixture(scope="module")
@@ -34,47 +30,22 @@ def llm() -> FrozenLLM:
 
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    rows = [{"prompt": [{"role": "user", "content": f"q {n}"}], "source": "ab"[n % 2]} for n in range(9)]
-    rows.append({"prompt": [{"role": "user", "content": "x" * 70}], "source": "a"})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_prompts(tmp_path_factory.mktemp("prompts") / "prompts.jsonl")
 
 
 @pytest.fixture(scope="module")
 def reward(tmp_path_factory: pytest.TempPathFactory, llm: FrozenLLM) -> Path:
-    folder = tmp_path_factory.mktemp("reward")
-    config = RewardTrainingConfig(
-        output=folder / "toy", train=(write_pairs(folder / "pairs.jsonl", 20),), taps=(2,), cuts=(16,)
-    )
-    train_reward(config, llm=llm, console=QUIET)
-    return folder / "toy"
+    return fit_reward(tmp_path_factory.mktemp("reward"), llm)
 
 
-def checkpoint(llm: FrozenLLM, *, acceptance_bias: float, **fingerprint: str) -> Checkpoint:
-    """A greedy proxy that accepts everything (bias above 0) or refuses whatever it may (below)."""
-    policy = ProxyPolicy(PolicyConfig(llm_hidden_size=llm.hidden_size, hidden_size=4))
-    with torch.no_grad():
-        policy.actor.output.bias.fill_(acceptance_bias)
-    return Checkpoint(policy, SKAM, {**llm.fingerprint, **fingerprint})
+def bias(row: Row) -> float:
+    policy = row.systems[0].policy
+    assert policy is not None
+    return float(policy.actor.output.bias.item())
 
 
-def write(folder: Path, llm: FrozenLLM, *, acceptance_bias: float) -> str:
-    write_checkpoint(folder, checkpoint(llm, acceptance_bias=acceptance_bias))
-    return str(folder)
-
-
-def run(llm: FrozenLLM, prompts: Path, *systems: str, console: Console = QUIET, **changes: object) -> EvaluationReport:
-    values: dict[str, object] = {
-        "prompts": prompts,
-        "systems": systems,
-        "max_tokens": 12,
-        "max_prompt_tokens": 60,
-        "max_running": 3,
-        "dictionary": (prompts,),
-        "model": "tiny",
-    }
-    return evaluate(EvaluationConfig(**{**values, **changes}), llm=llm, console=console)  # type: ignore[arg-type]
+def run(llm: FrozenLLM, prompts: Path, *systems: str, **options: Any) -> EvaluationReport:
+    return evaluations.run(llm, prompts, *systems, **options).report
 
 
 def test_a_proxy_that_accepts_everything_ties_with_the_base_everywhere(
@@ -87,6 +58,7 @@ def test_a_proxy_that_accepts_everything_ties_with_the_base_everywhere(
     score = row.scores["reward"]
     assert (score.wins, score.ties, score.losses) == (0, 9, 0)
     assert score.win_rate.estimate == 0.5
+    assert score.win_rate_by_seed == (0.5,)
     assert (score.gain.low, score.gain.high) == (0.0, 0.0)
     assert row.changed_rate == 0.0
     assert row.accept_rate == 1.0
@@ -127,7 +99,7 @@ def test_a_random_proxy_takes_the_accept_rate_of_the_proxy_before_it(
 def test_the_same_seed_gives_the_same_numbers_and_prompts(llm: FrozenLLM, prompts: Path, reward: Path) -> None:
     def numbers(seed: int) -> list[object]:
         rows = run(llm, prompts, "random:0.6", seed=seed, num_prompts=4, reward=reward).to_json()["rows"]
-        return [{**row, "tokens_per_second": None} for row in rows]
+        return [{**row, "tokens_per_second": None, "gap_p50": None, "gap_p95": None} for row in rows]
 
     assert numbers(1) == numbers(1)
     assert numbers(1) != numbers(2)
@@ -166,28 +138,40 @@ def test_files_hold_every_answer_and_the_table(llm: FrozenLLM, prompts: Path, re
 
 def test_proxies_are_found_by_name_version_and_alias(llm: FrozenLLM, tmp_path: Path) -> None:
     registry = ProxyRegistry(tmp_path)
-    for bias in (1.0, 2.0):
-        registry.publish("kind", checkpoint(llm, acceptance_bias=bias))
+    for each in (1.0, 2.0):
+        registry.publish("kind", checkpoint(llm, acceptance_bias=each))
 
-    _, stable, first, alias = load_systems(("kind", "kind@1", "kind@stable"), tmp_path, llm)
+    _, *rows = load_rows(("kind", "kind@1", "kind@stable"), tmp_path, llm)
 
-    found = [each.policy.actor.output.bias.item() for each in (stable, first, alias) if each.policy is not None]
-    assert found == [2.0, 1.0, 2.0]
+    assert [bias(row) for row in rows] == [2.0, 1.0, 2.0]
 
 
-@pytest.mark.parametrize("name", ["random:1", "random:x", "random:0", "@1", "kind@", "random"])
+def test_every_version_of_a_proxy_is_a_row_and_options_change_its_settings(llm: FrozenLLM, tmp_path: Path) -> None:
+    registry = ProxyRegistry(tmp_path)
+    for each in (1.0, 2.0):
+        registry.publish("kind", checkpoint(llm, acceptance_bias=each))
+
+    _, *rows = load_rows(("kind@*:p_t=.25", f"run={tmp_path}/kind@*", "two=kind@1,kind@2:p_t=0"), tmp_path, llm)
+
+    assert [row.label for row in rows] == ["kind@1:p_t=.25", "kind@2:p_t=.25", "run@1", "run@2", "two"]
+    assert [bias(row) for row in rows[:4]] == [1.0, 2.0, 1.0, 2.0]
+    assert rows[0].systems[0].skam == replace(SKAM, p_t=0.25)
+    assert [each.skam for each in rows[4].systems] == [SKAM, replace(SKAM, p_t=0.0)]
+
+
+@pytest.mark.parametrize("name", ["random:1", "random:x", "random:0", "@1", "kind@", "random", "base:p_t=.1"])
 def test_systems_that_make_no_sense_are_refused(name: str, llm: FrozenLLM, tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match="systems"):
-        load_systems((name,), tmp_path, llm)
+        load_rows((name,), tmp_path, llm)
 
 
 def test_an_unknown_proxy_and_one_of_another_llm_are_refused(llm: FrozenLLM, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "other", checkpoint(llm, acceptance_bias=1.0, tokenizer="another"))
 
     with pytest.raises(UnknownProxy):
-        load_systems(("nobody",), tmp_path / "proxies", llm)
+        load_rows(("nobody",), tmp_path / "proxies", llm)
     with pytest.raises(FingerprintMismatch, match="tokenizer"):
-        load_systems((str(tmp_path / "other"),), tmp_path / "proxies", llm)
+        load_rows((str(tmp_path / "other"),), tmp_path / "proxies", llm)
 
 
 def test_broken_data_and_taken_outputs_are_refused_before_the_model_is_looked_for(

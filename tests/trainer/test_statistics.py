@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from proxy_model.errors import InvalidParameter
-from trainer.evaluation.statistics import paired_bootstrap, wilson_interval, win_rate
+from trainer.evaluation.statistics import bootstrap, deviation, outcomes, wilson_interval, win_rate
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,45 @@ def test_bootstrap_bounds_of_a_normal_sample_are_those_of_the_normal_law() -> No
     values = torch.randn(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
     half_width = 1.96 * float(values.std()) / math.sqrt(400)
 
-    interval = paired_bootstrap(values, seed=3)
+    interval = bootstrap(values, seed=3)
 
     assert interval.estimate == pytest.approx(float(values.mean()))
     assert interval.low == pytest.approx(interval.estimate - half_width, abs=0.01)
     assert interval.high == pytest.approx(interval.estimate + half_width, abs=0.01)
-    assert interval == paired_bootstrap(values, seed=3)
-    assert interval != paired_bootstrap(values, seed=4)
+    assert interval == bootstrap(values, seed=3)
+    assert interval != bootstrap(values, seed=4)
 
 
 def test_bootstrap_of_equal_differences_has_no_width() -> None:
-    interval = paired_bootstrap([0.25, 0.25, 0.25])
+    interval = bootstrap([0.25, 0.25, 0.25])
 
     assert (interval.low, interval.estimate, interval.high) == (0.25, 0.25, 0.25)
+
+
+def test_outcomes_of_several_seeds_are_held_against_the_same_baseline() -> None:
+    baseline = torch.tensor([1.0, 2.0, 3.0])
+
+    found = outcomes(torch.tensor([[1.5, 2.0, 2.0], [0.0, 3.0, 4.0]]), baseline)
+
+    assert found.tolist() == [[1.0, 0.5, 0.0], [0.0, 1.0, 1.0]]
+
+
+def test_the_interval_of_seeds_that_differ_is_that_of_drawing_seeds() -> None:
+    """Two seeds, each the same on all prompts: a sample is 0, 1 or 2 times the good seed, at odds 1:2:1."""
+    interval = bootstrap(torch.tensor([[0.0] * 50, [1.0] * 50]), seed=1)
+
+    assert interval.estimate == 0.5
+    assert (interval.low, interval.high) == (0.0, 1.0)
+
+
+def test_the_interval_of_seeds_that_agree_is_that_of_one_seed() -> None:
+    values = torch.randn(200, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+    one, three = bootstrap(values, seed=5), bootstrap(values.expand(3, 200), seed=5)
+
+    assert (three.low, three.high) == pytest.approx((one.low, one.high))
+
+
+def test_deviation_over_seeds_divides_by_one_less() -> None:
+    assert deviation([1.0, 2.0, 6.0]) == pytest.approx(7**0.5)
+    assert deviation([3.0]) == 0.0

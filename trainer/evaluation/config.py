@@ -12,7 +12,7 @@ class EvaluationConfig:
 
     prompts: Path
     systems: tuple[str, ...]
-    """Beside the base, which is always there: see `evaluation_systems`."""
+    """Beside the base, which is always there, as `system_name` says; none: the rows of the evaluations in `merges`."""
 
     reward: Path | None = None
     """The reward model that trained the proxies."""
@@ -21,7 +21,10 @@ class EvaluationConfig:
     """Reward models that did not."""
 
     output: Path | None = None
-    """New folder for evaluation.json, evaluation.md and answers.jsonl."""
+    """Folder for evaluation.json, evaluation.md and answers.jsonl: new, or that of an evaluation to go on with."""
+
+    merges: tuple[Path, ...] = ()
+    """Folders of evaluations with the same prompts and settings; what they hold is not answered again."""
 
     model: str = "smollm2-135m-instruct"
     registry: Path | None = None
@@ -44,6 +47,9 @@ class EvaluationConfig:
     The words of an English dictionary always do."""
 
     seed: int = 0
+
+    num_shown: int = 20
+    """Prompts whose answers are kept with every decision, for the report."""
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "max_prompt_tokens", "max_running"):

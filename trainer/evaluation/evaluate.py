@@ -1,30 +1,37 @@
 """`proxy-rlhf evaluate`: systems side by side on the same held-out prompts, by the decode loop that serves.
 
-Life of a row: the engine answers every prompt greedily; reward models score the answers; the LLM alone says how likely
-they are; `text_metrics` says what they look like; each answer is compared with the base's answer to its prompt.
+Life of a row: every prompt is answered, or read from what an earlier evaluation left; reward models score the answers;
+the LLM alone says how likely they are; `text_metrics` says what they look like; each answer is compared with the base's
+answer to its prompt.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from proxy_model import disk
 from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM, load_llm
 from proxy_model.paths import proxies_root
-from trainer.evaluation.answers import Answers, answer_all
+from trainer.evaluation.answer_store import AnswerStore
+from trainer.evaluation.answering import AnsweredRow, Answering
 from trainer.evaluation.config import EvaluationConfig
+from trainer.evaluation.files import read_rows, write_files
 from trainer.evaluation.judgement import Judgement
 from trainer.evaluation.report import EvaluationReport
-from trainer.evaluation.systems import load_systems
+from trainer.evaluation.rerank import PrefixJudge
+from trainer.evaluation.scoring import TRAINING_REWARD, Scorer, Scoring, load_scorers
+from trainer.evaluation.systems import Row, load_rows
 from trainer.evaluation.text_metrics import english_words
 from trainer.json_lines import read_json_lines
+from trainer.lock import sole_trainer
 from trainer.prompts import Prompt, keep_sources, load_prompts
-from trainer.rewards import RewardModel, load_reward
 from trainer.rewards.progress import reading_progress
 from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts
 
@@ -32,26 +39,42 @@ SHIPPED_DATA = Path(__file__).parents[2] / "data"
 """Real prompts and answers, see its README; their words count as words, beside those of an English dictionary."""
 
 
-def evaluate(
-    config: EvaluationConfig, *, llm: FrozenLLM | None = None, console: Console | None = None
-) -> EvaluationReport:
-    """Run every system, print the table, write the files.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What was found and what it was found from."""
+
+    report: EvaluationReport
+    prompts: Sequence[EncodedPrompt]
+    answered: Sequence[AnsweredRow]
+    scoring: Scoring
+
+
+def evaluate(config: EvaluationConfig, *, llm: FrozenLLM | None = None, console: Console | None = None) -> Evaluation:
+    """Answer, score, print the table, write the files.
 
     `llm` spares the loading of `config.model`. Data, checkpoints and reward models are read before anything is
-    generated: raises `DataError`, `InvalidParameter`, `UnknownProxy`, `BadCheckpoint`.
+    generated: raises `DataError`, `InvalidParameter`, `UnknownProxy`, `BadCheckpoint`; `OutputTaken` while another
+    evaluation writes to the same folder.
     """
-    console = console or Console()
-    if config.output is not None and config.output.exists():
-        raise InvalidParameter("output", str(config.output), "a folder that does not exist yet")
+    with nullcontext() if config.output is None else sole_trainer(config.output):
+        return _evaluate(config, llm, console or Console())
+
+
+def _evaluate(config: EvaluationConfig, llm: FrozenLLM | None, console: Console) -> Evaluation:
     prompts = keep_sources(load_prompts(config.prompts), config.source)
     known = [*english_words(), *_texts(config.dictionary or tuple(sorted(SHIPPED_DATA.glob("*.jsonl.gz"))))]
+    _require_ours(config)
     llm = llm or load_llm(config.model)
-    systems = load_systems(config.systems, config.registry or proxies_root(), llm)
-    scorers = _load_scorers(config, llm)
+    rows = load_rows(config.systems, config.registry or proxies_root(), llm)
+    scorers = load_scorers(config.reward, config.judges, llm, config.encoder)
+    _check_reward(rows, scorers)
     encoded, num_too_long = _choose(prompts, config, llm)
+    store = AnswerStore(config.output, _settings(config, encoded, llm), config.merges)
     with reading_progress(console) as progress:
-        answers = answer_all(systems, encoded, config, llm, progress)
-        rows = Judgement(llm, encoded, scorers, known, config.seed, progress).rows(answers)
+        scoring = Scoring(llm=llm, prompts=encoded, scorers=scorers, store=store, progress=progress)
+        answering = Answering(llm=llm, prompts=encoded, config=config, store=store, scoring=scoring, progress=progress)
+        answered = answering.rows(rows) + (read_rows(config.merges, store) if not config.systems else [])
+        judged = Judgement(scoring, known, config.seed).rows(answered)
     report = EvaluationReport(
         num_prompts=len(encoded),
         max_tokens=config.max_tokens,
@@ -59,20 +82,39 @@ def evaluate(
         model=llm.name,
         prompts=config.prompts.name,
         num_too_long=num_too_long,
-        rows=rows,
+        rows=judged,
     )
     console.print(report.table())
     if config.output is not None:
-        _write(config.output, report, encoded, answers)
-    return report
+        write_files(config.output, report, encoded, answered)
+    return Evaluation(report=report, prompts=encoded, answered=answered, scoring=scoring)
 
 
-def _load_scorers(config: EvaluationConfig, llm: FrozenLLM) -> dict[str, RewardModel]:
-    folders = {} if config.reward is None else {"reward": config.reward}
-    for judge in config.judges:
-        label = f"judge {judge.name}"
-        folders[label if label not in folders else f"judge {judge}"] = judge
-    return {label: load_reward(folder, llm, encoder=config.encoder) for label, folder in folders.items()}
+def _require_ours(config: EvaluationConfig) -> None:
+    """Refuse a folder with other things in it before the LLM is loaded; its settings are compared later."""
+    for name, folder in (("output", config.output), *(("merge", each) for each in config.merges)):
+        if folder is not None and folder.exists():
+            AnswerStore.require_evaluation(folder, name)
+
+
+def _check_reward(rows: Sequence[Row], scorers: dict[str, Scorer]) -> None:
+    for system in (each for row in rows for each in row.systems if each.must_have_reward):
+        if TRAINING_REWARD not in scorers:
+            raise InvalidParameter("reward", None, f"a reward model's folder: {system.name} chooses by it")
+        if system.kind == "rerank":
+            PrefixJudge(scorers[TRAINING_REWARD].model)
+
+
+def _settings(config: EvaluationConfig, prompts: Sequence[EncodedPrompt], llm: FrozenLLM) -> dict[str, Any]:
+    """What every system's answers depend on. How many run side by side is not among it."""
+    digest = hashlib.sha256(json.dumps([each.token_ids for each in prompts]).encode()).hexdigest()[:16]
+    return {
+        "model": llm.name,
+        "fingerprint": dict(llm.fingerprint),
+        "max_tokens": config.max_tokens,
+        "seed": config.seed,
+        "prompts": f"{len(prompts)} of {config.prompts.name}, {digest}",
+    }
 
 
 def _texts(paths: Sequence[Path]) -> list[str]:
@@ -94,20 +136,3 @@ def _choose(prompts: Sequence[Prompt], config: EvaluationConfig, llm: FrozenLLM)
     order = torch.randperm(len(fitting), generator=generator).tolist()
     chosen = [fitting[index] for index in order[: config.num_prompts or None]]
     return chosen, len(prompts) - len(fitting)
-
-
-def _write(
-    folder: Path, report: EvaluationReport, prompts: Sequence[EncodedPrompt], answers: Sequence[Answers]
-) -> None:
-    disk.make_folder(folder)
-    (folder / "evaluation.json").write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
-    (folder / "evaluation.md").write_text(report.markdown(), encoding="utf-8")
-    with (folder / "answers.jsonl").open("w", encoding="utf-8") as file:
-        for number, prompt in enumerate(prompts):
-            found = {each.system.name: each.finished[number] for each in answers}
-            row = {
-                "prompt": prompt.messages,
-                "answers": {name: each.text for name, each in found.items()},
-                "usage": {name: asdict(each.usage) for name, each in found.items()},
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")

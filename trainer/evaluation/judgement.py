@@ -1,119 +1,121 @@
 """From answers to the numbers of a row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
-from proxy_model.frozen_llm import FrozenLLM
-from trainer.evaluation.answers import Answers
-from trainer.evaluation.report import ScoreRow, SystemRow
-from trainer.evaluation.statistics import paired_bootstrap, win_rate
+from trainer.evaluation.answer import Answers
+from trainer.evaluation.answering import AnsweredRow
+from trainer.evaluation.rows import ScoreRow, SystemRow
+from trainer.evaluation.scoring import Scoring
+from trainer.evaluation.statistics import bootstrap, deviation, outcomes, win_rate
 from trainer.evaluation.text_metrics import Dictionary, distinct, repetition, without_broken_end
-from trainer.rewards import RewardModel
-from trainer.rewards.progress import tracked
-from trainer.rollout import EncodedPrompt
-
-_TEXTS_PER_PASS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What answers are held against."""
 
-    llm: FrozenLLM
-    prompts: Sequence[EncodedPrompt]
-    scorers: Mapping[str, RewardModel]
+    scoring: Scoring
     known_texts: Sequence[str]
     """Texts whose words count as words."""
 
     seed: int
-    progress: Progress
 
-    def rows(self, answers: Sequence[Answers]) -> tuple[SystemRow, ...]:
-        """One row a system; the first system is the base that the others are compared with."""
-        base = answers[0]
+    def rows(self, answered: Sequence[AnsweredRow]) -> tuple[SystemRow, ...]:
+        """One row each; the first is the base that the others are compared with."""
+        base = answered[0].members[0]
         dictionary = Dictionary.of(self.known_texts, readable_texts(base))
-        base_scores = self._scores(base)
-        rows = [self._row(base, base, base_scores, base_scores, dictionary)]
-        for each in answers[1:]:
-            rows.append(self._row(each, base, self._scores(each), base_scores, dictionary))
-        return tuple(rows)
+        return tuple(self._row(row, base, dictionary) for row in answered)
 
-    def _row(
-        self,
-        answers: Answers,
-        base: Answers,
-        scores: Mapping[str, Tensor],
-        base_scores: Mapping[str, Tensor],
-        dictionary: Dictionary,
-    ) -> SystemRow:
-        finished, num_tokens = answers.finished, answers.num_tokens
-        usages = [each.usage for each in finished]
+    def _row(self, row: AnsweredRow, base: Answers, dictionary: Dictionary) -> SystemRow:
+        members = [self._numbers(answers, base, dictionary) for answers in row.members]
+        first = row.members[0].facts
+        facts = [answers.facts for answers in row.members]
         return SystemRow(
-            system=answers.system.name,
-            scores={label: compare(found, base_scores[label], self.seed) for label, found in scores.items()},
-            nll=self._nll(answers),
-            length=num_tokens / len(finished),
-            rep_4=sum(repetition(each.token_ids, 4) for each in finished) / len(finished),
-            distinct_2=distinct((each.token_ids for each in finished), 2),
-            eos_rate=sum(each.finish_reason == "stop" for each in finished) / len(finished),
-            garble_rate=dictionary.garble_rate(readable_texts(answers)),
-            changed_rate=changed_rate(answers, base),
-            accept_rate=answers.accept_rate,
-            rejections_per_token=sum(usage.rejected for usage in usages) / num_tokens,
-            forced_share=None if answers is base else sum(usage.forced for usage in usages) / num_tokens,
-            passes_per_token=sum(usage.passes for usage in usages) / num_tokens,
-            tokens_per_second=num_tokens / answers.seconds,
+            system=row.label,
+            kind=first.kind,
+            scores={label: self._compare(label, row, base) for label in self.scoring.scorers},
+            **{name: mean_over_seeds(each[name] for each in members) for name in members[0]},
+            origins=tuple(each.origin for each in facts if each.origin is not None),
+            policies=tuple(each.policy for each in facts if each.policy is not None),
+            p_t=first.p_t,
+            temperature=first.temperature,
+            answers=tuple(answers.key for answers in row.members),
+            spread=_spread(members),
         )
 
-    def _scores(self, answers: Answers) -> dict[str, Tensor]:
-        conversations = [
-            (prompt.messages, each.text) for prompt, each in zip(self.prompts, answers.finished, strict=True)
-        ]
-        starts = range(0, len(conversations), _TEXTS_PER_PASS)
-        found = {}
-        for label, scorer in self.scorers.items():
-            bar = tracked(self.progress, starts, f"{answers.system.name}: {label}")
-            found[label] = torch.cat([scorer.score(conversations[start : start + _TEXTS_PER_PASS]) for start in bar])
-        return found
+    def _compare(self, label: str, row: AnsweredRow, base: Answers) -> ScoreRow:
+        scores = torch.stack([self.scoring.scores(label, answers) for answers in row.members])
+        return compare(scores, self.scoring.scores(label, base), self.seed)
 
-    def _nll(self, answers: Answers) -> float:
-        """Over all tokens of all answers, end tokens included."""
-        pairs = list(zip(self.prompts, answers.finished, strict=True))
-        total = 0.0
-        for start in tracked(
-            self.progress, range(0, len(pairs), _TEXTS_PER_PASS), f"{answers.system.name}: likelihood"
-        ):
-            some = pairs[start : start + _TEXTS_PER_PASS]
-            sequences = [[*prompt.token_ids, *each.token_ids] for prompt, each in some]
-            logprobs = self.llm.token_logprobs(sequences, [len(prompt.token_ids) for prompt, _ in some])
-            total -= sum(float(each.sum()) for each in logprobs)
-        return total / answers.num_tokens
+    def _numbers(self, answers: Answers, base: Answers, dictionary: Dictionary) -> dict[str, float | None]:
+        """The fields of a `SystemRow` that are numbers, of one member."""
+        items, num_tokens = answers.items, answers.num_tokens
+        gaps = torch.tensor([gap for each in items for gap in each.gaps])
+        return {
+            "nll": self.scoring.nll(answers),
+            "length": num_tokens / len(items),
+            "rep_4": sum(repetition(each.token_ids, 4) for each in items) / len(items),
+            "distinct_1": distinct((each.token_ids for each in items), 1),
+            "distinct_2": distinct((each.token_ids for each in items), 2),
+            "eos_rate": sum(each.finish_reason == "stop" for each in items) / len(items),
+            "garble_rate": dictionary.garble_rate(readable_texts(answers)),
+            "changed_rate": changed_rate(answers, base),
+            "accept_rate": answers.accept_rate,
+            "rejections_per_token": sum(each.rejected for each in items) / num_tokens,
+            "forced_share": sum(each.forced for each in items) / num_tokens if answers.has_proxy else None,
+            "passes_per_token": sum(each.passes for each in items) / num_tokens,
+            "tokens_per_second": num_tokens / answers.seconds,
+            "gap_p50": float(gaps.quantile(0.5)) if len(gaps) else None,
+            "gap_p95": float(gaps.quantile(0.95)) if len(gaps) else None,
+        }
 
 
 def compare(scores: Tensor, base: Tensor, seed: int) -> ScoreRow:
-    """Scores of the same prompts, (B,) each; answers that score as the base's do are ties."""
-    won = win_rate(scores, base)
-    deviation = float(base.std()) if base.numel() > 1 else 1.0
+    """Scores (B,), or (S, B) of S training seeds, and the base's (B,); answers that score as the base's do are ties."""
+    table = torch.atleast_2d(scores)
+    gains = (table - base) / max(float(base.std()) if base.numel() > 1 else 1.0, 1e-6)
+    won = win_rate(table, base)
+    won_by = outcomes(table, base)
     return ScoreRow(
-        mean=float(scores.mean()),
-        gain=paired_bootstrap((scores - base) / max(deviation, 1e-6), seed),
-        win_rate=won.interval,
+        mean=float(table.mean()),
+        gain=bootstrap(gains, seed),
+        win_rate=won.interval if len(table) == 1 else bootstrap(won_by, seed),
         wins=won.wins,
         ties=won.ties,
         losses=won.losses,
+        gain_by_seed=tuple(gains.mean(dim=1).tolist()),
+        win_rate_by_seed=tuple(won_by.mean(dim=1).tolist()),
     )
+
+
+def mean_over_seeds(values: Iterable[float | None]) -> Any:
+    """The mean of what is there; None when nothing is."""
+    found = [value for value in values if value is not None]
+    return sum(found) / len(found) if found else None
 
 
 def readable_texts(answers: Answers) -> list[str]:
     """The answers, those that were cut off without their last, maybe broken, word."""
-    return [without_broken_end(each.text) if each.finish_reason == "length" else each.text for each in answers.finished]
+    return [without_broken_end(each.text) if each.finish_reason == "length" else each.text for each in answers.items]
 
 
 def changed_rate(answers: Answers, base: Answers) -> float:
     """Share of the answers that differ from the base's in a token."""
-    pairs = zip(answers.finished, base.finished, strict=True)
-    return sum(each.token_ids != other.token_ids for each, other in pairs) / len(base.finished)
+    pairs = zip(answers.items, base.items, strict=True)
+    return sum(each.token_ids != other.token_ids for each, other in pairs) / len(base.items)
+
+
+def _spread(members: Sequence[dict[str, float | None]]) -> dict[str, float]:
+    if len(members) == 1:
+        return {}
+    columns = {name: [each[name] for each in members] for name in members[0]}
+    return {
+        name: deviation([value for value in values if value is not None])
+        for name, values in columns.items()
+        if None not in values
+    }

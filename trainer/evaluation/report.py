@@ -1,68 +1,22 @@
 """What an evaluation found: one row a system, as a table for the terminal, Markdown and JSON."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from rich.table import Table
 
+from trainer.evaluation.origin import Origin
+from trainer.evaluation.rows import ScoreRow, SystemRow
 from trainer.evaluation.statistics import Interval
 
+Line = tuple[str, Callable[[SystemRow], str]]
+"""One number of the table: its name and how it is shown."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreRow:
-    """One reward model's opinion of one system."""
-
-    mean: float
-    gain: Interval
-    """Mean of score - base's score, in deviations of the base's scores, with a paired bootstrap interval."""
-
-    win_rate: Interval
-    """Prompts whose answer scores above the base's, ties half, with Wilson's interval."""
-
-    wins: int
-    ties: int
-    losses: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SystemRow:
-    """One system on all prompts. Rates are shares in [0, 1]."""
-
-    system: str
-    scores: dict[str, ScoreRow]
-    """By the reward model's label."""
-
-    nll: float
-    """-mean log p(token) under the LLM alone, nats."""
-
-    length: float
-    """Mean tokens of an answer, its end token included."""
-
-    rep_4: float
-    """Mean over answers of 1 - distinct token 4-grams / token 4-grams."""
-
-    distinct_2: float
-    """Different token bigrams / token bigrams, over all answers."""
-
-    eos_rate: float
-    """Answers that ended by themselves."""
-
-    garble_rate: float
-    """Words that are in no dictionary, see `text_metrics.Dictionary`."""
-
-    changed_rate: float
-    """Answers that differ from the base's."""
-
-    accept_rate: float | None
-    """Accepted free decisions / free decisions; None where nothing was free."""
-
-    rejections_per_token: float
-    forced_share: float | None
-    """Positions whose token SKAM forced / positions; None for the LLM alone."""
-
-    passes_per_token: float
-    tokens_per_second: float
+CAPTION = (
+    "gain: in deviations of the base's scores; brackets: 95 % intervals (gain: bootstrap over prompts; wins: Wilson, "
+    "ties half; rows of several seeds: bootstrap over prompts and seeds); ±: deviation over the seeds"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,65 +39,118 @@ class EvaluationReport:
         """JSON values only."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`. Raises `KeyError` or `TypeError` for anything else."""
+        return cls(**{**found, "rows": tuple(_row(each) for each in found["rows"])})
+
     def table(self) -> Table:
         """For the terminal: systems are columns, so that it fits."""
-        table = Table(title=self._title(), caption=self._caption())
+        table = Table(title=self.title, caption=CAPTION)
         table.add_column("")
         for row in self.rows:
             table.add_column(row.system, justify="right", overflow="fold")
-        for name, show in self._lines():
+        for name, show in self.lines():
             table.add_row(name, *(show(row) for row in self.rows))
         return table
 
     def markdown(self) -> str:
         """The same as a Markdown table."""
-        lines = [self._title() + ".", "", "| |" + "".join(f" {row.system} |" for row in self.rows)]
+        lines = [self.title + ".", "", "| |" + "".join(f" {row.system} |" for row in self.rows)]
         lines.append("|---|" + "---:|" * len(self.rows))
-        lines += [f"| {name} |" + "".join(f" {show(row)} |" for row in self.rows) for name, show in self._lines()]
-        return "\n".join([*lines, "", self._caption(), ""])
+        lines += [f"| {name} |" + "".join(f" {show(row)} |" for row in self.rows) for name, show in self.lines()]
+        return "\n".join([*lines, "", CAPTION, ""])
 
-    def _title(self) -> str:
-        return f"{self.num_prompts} prompts of {self.prompts}, {self.model}, greedy, at most {self.max_tokens} tokens"
+    @property
+    def title(self) -> str:
+        """What was asked of whom."""
+        return f"{self.num_prompts} prompts of {self.prompts}, {self.model}, at most {self.max_tokens} tokens"
 
-    def _caption(self) -> str:
-        return "gain: in deviations of the base's scores; brackets: 95 % intervals (bootstrap; Wilson, ties half)"
-
-    def _lines(self) -> list[tuple[str, Callable[[SystemRow], str]]]:
-        lines: list[tuple[str, Callable[[SystemRow], str]]] = []
+    def lines(self) -> list[Line]:
+        """Every number of the table, those that no row has left out."""
+        lines: list[Line] = []
         for label in self.rows[0].scores if self.rows else ():
             lines += _score_lines(label)
-        return lines + _PLAIN_LINES
+        lines += _PLAIN_LINES
+        return [line for line in lines if any(line[1](row) != "-" for row in self.rows)]
 
 
-def _score_lines(label: str) -> list[tuple[str, Callable[[SystemRow], str]]]:
-    def wins(row: SystemRow) -> str:
-        if row.system == "base":
-            return "-"
-        bounds = row.scores[label].win_rate
-        return f"{bounds.estimate:.1%} [{100 * bounds.low:.1f}, {100 * bounds.high:.1f}]"
+def _score_lines(label: str) -> list[Line]:
+    def unless_base(show: Callable[[ScoreRow], str]) -> Callable[[SystemRow], str]:
+        return lambda row: "-" if row.kind == "base" else show(row.scores[label])
 
-    def gain(row: SystemRow) -> str:
-        bounds = row.scores[label].gain
-        return "-" if row.system == "base" else f"{bounds.estimate:+.2f} [{bounds.low:+.2f}, {bounds.high:+.2f}]"
+    def seeds(score: ScoreRow) -> str:
+        return "-" if len(score.win_rate_by_seed) < 2 else " ".join(f"{rate:.1%}" for rate in score.win_rate_by_seed)
 
     return [
         (f"{label}: mean", lambda row: f"{row.scores[label].mean:.3f}"),
-        (f"{label}: gain", gain),
-        (f"{label}: wins", wins),
+        (f"{label}: gain", unless_base(lambda score: gain_text(score.gain))),
+        (f"{label}: wins", unless_base(lambda score: share_text(score.win_rate))),
+        (f"{label}: win/tie/lose", unless_base(lambda score: f"{score.wins}/{score.ties}/{score.losses}")),
+        (f"{label}: wins by seed", unless_base(seeds)),
     ]
 
 
-_PLAIN_LINES: list[tuple[str, Callable[[SystemRow], str]]] = [
-    ("NLL under the LLM", lambda row: f"{row.nll:.3f}"),
-    ("tokens an answer", lambda row: f"{row.length:.1f}"),
-    ("rep-4", lambda row: f"{row.rep_4:.3f}"),
-    ("distinct-2", lambda row: f"{row.distinct_2:.3f}"),
-    ("ended by itself", lambda row: f"{row.eos_rate:.1%}"),
-    ("garbled words", lambda row: f"{row.garble_rate:.2%}"),
-    ("answers changed", lambda row: f"{row.changed_rate:.1%}"),
-    ("accept rate", lambda row: "-" if row.accept_rate is None else f"{row.accept_rate:.3f}"),
-    ("rejections a token", lambda row: f"{row.rejections_per_token:.3f}"),
-    ("forced share", lambda row: "-" if row.forced_share is None else f"{row.forced_share:.3f}"),
-    ("LLM passes a token", lambda row: f"{row.passes_per_token:.2f}"),
-    ("tokens a second", lambda row: f"{row.tokens_per_second:.0f}"),
+def share_text(bounds: Interval) -> str:
+    """`65.0% [59.4, 70.2]`."""
+    return f"{bounds.estimate:.1%} [{100 * bounds.low:.1f}, {100 * bounds.high:.1f}]"
+
+
+def gain_text(bounds: Interval) -> str:
+    """`+0.27 [+0.18, +0.36]`."""
+    return f"{bounds.estimate:+.2f} [{bounds.low:+.2f}, {bounds.high:+.2f}]"
+
+
+def _plain(title: str, name: str, form: str) -> Line:
+    def show(row: SystemRow) -> str:
+        value = getattr(row, name)
+        if value is None:
+            return "-"
+        spread = f" ±{row.spread[name]:{form}}" if name in row.spread else ""
+        return f"{value:{form}}{spread}"
+
+    return title, show
+
+
+def _trained(title: str, form: str, read: Callable[[Origin], float | None]) -> Line:
+    def show(row: SystemRow) -> str:
+        values = [value for value in map(read, row.origins) if value is not None]
+        return f"{sum(values) / len(values):{form}}" if values else "-"
+
+    return title, show
+
+
+_PLAIN_LINES: list[Line] = [
+    _plain("NLL under the LLM", "nll", ".3f"),
+    _plain("tokens an answer", "length", ".1f"),
+    _plain("rep-4", "rep_4", ".3f"),
+    _plain("distinct-1", "distinct_1", ".3f"),
+    _plain("distinct-2", "distinct_2", ".3f"),
+    _plain("ended by itself", "eos_rate", ".1%"),
+    _plain("garbled words", "garble_rate", ".2%"),
+    _plain("answers changed", "changed_rate", ".1%"),
+    _plain("accept rate", "accept_rate", ".3f"),
+    _plain("rejections a token", "rejections_per_token", ".3f"),
+    _plain("forced share", "forced_share", ".3f"),
+    _plain("LLM passes a token", "passes_per_token", ".2f"),
+    _plain("tokens a second", "tokens_per_second", ".0f"),
+    _plain("ms a token, p50", "gap_p50", ".1f"),
+    _plain("ms a token, p95", "gap_p95", ".1f"),
+    _trained("trained parameters", ",.0f", lambda origin: origin.num_parameters),
+    _trained("prompts seen", ",.0f", lambda origin: origin.prompts_seen),
+    _trained("training minutes", ".1f", lambda origin: origin.minutes),
+    _trained("training memory, MiB", ",.0f", lambda origin: origin.memory_mib),
 ]
+
+
+def _row(found: Mapping[str, Any]) -> SystemRow:
+    scores = {label: _score(each) for label, each in found["scores"].items()}
+    origins = tuple(Origin(**each) for each in found["origins"])
+    tuples = {name: tuple(found[name]) for name in ("policies", "answers")}
+    return SystemRow(**{**found, **tuples, "scores": scores, "origins": origins})
+
+
+def _score(found: Mapping[str, Any]) -> ScoreRow:
+    intervals = {name: Interval(**found[name]) for name in ("gain", "win_rate")}
+    tuples = {name: tuple(found[name]) for name in ("gain_by_seed", "win_rate_by_seed")}
+    return ScoreRow(**{**found, **intervals, **tuples})

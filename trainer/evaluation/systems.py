@@ -1,27 +1,30 @@
-"""The rows of an evaluation: the LLM alone, a proxy, a checkpoint folder, a proxy that decides at random."""
+"""The rows of an evaluation with their proxies loaded; `system_name` says how they are spelled."""
 
+import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 
-from proxy_model.checkpoint import read_checkpoint
+from proxy_model.checkpoint import Checkpoint, read_checkpoint
 from proxy_model.config import PolicyConfig, SkamConfig
 from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from proxy_model.registry import ProxyRegistry
+from trainer.evaluation.origin import Origin, origin_of
+from trainer.evaluation.system_name import ALLOWED, Decision, Kind, RowName, SystemName, parse_row
 
-Kind = Literal["base", "proxy", "random"]
-
-_ALLOWED = "'base', 'random', 'random:<accept rate>', '<proxy>', '<proxy>@<version or alias>' or a checkpoint's folder"
+RERANK_WEIGHT = 8.0
+"""Of the reward beside log p; the scores of prefixes differ little between two tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """One row: what is asked to answer the prompts."""
+    """What is asked to answer the prompts."""
 
     name: str
     """As the user spelled it."""
@@ -29,66 +32,178 @@ class System:
     kind: Kind
     policy: ProxyPolicy | None = None
     skam: SkamConfig | None = None
+    """As the proxy was trained, with what the name overrides."""
+
+    decision: Decision = "greedy"
     accept_rate: float | None = None
     """Of a random proxy; None: that of the proxy before it in the table."""
 
+    number: int = 1
+    """N of best-of, K of rerank."""
 
-def load_systems(names: tuple[str, ...], registry: Path, llm: FrozenLLM) -> list[System]:
-    """The base first, then `names` in order.
+    weight: float = RERANK_WEIGHT
+    temperature: float = 0.0
+    """Of the LLM's own sampling; 0 is greedy."""
+
+    top_p: float = 1.0
+    draw: int = 0
+    """Which of several samples of the same prompts this is, from 0."""
+
+    origin: Origin | None = None
+    """What the checkpoint's card and its run tell."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the answers depend on beside the prompts, the LLM and the seed; names do not count."""
+        return {
+            "kind": self.kind,
+            "policy": None if self.policy is None else policy_digest(self.policy),
+            "skam": None if self.skam is None else asdict(self.skam),
+            "decision": self.decision,
+            "accept_rate": self.accept_rate,
+            "number": self.number,
+            "weight": self.weight if self.kind == "rerank" else None,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "draw": self.draw,
+        }
+
+    @property
+    def must_have_reward(self) -> bool:
+        """Whether the training reward chooses its answers."""
+        return self.kind in ("best-of", "rerank")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Systems that stand in one row of the table: one, or one for each training seed."""
+
+    label: str
+    systems: tuple[System, ...]
+
+
+BASE = System(name="base", kind="base")
+
+
+def load_rows(names: Sequence[str], registry: Path, llm: FrozenLLM) -> list[Row]:
+    """The base first, then the rows of `names` in order.
 
     Raises `InvalidParameter`, `UnknownProxy`, `BadCheckpoint` and `FingerprintMismatch` before anything is generated.
     """
-    systems = [System(name="base", kind="base")]
+    rows = [Row("base", (BASE,))]
     for name in names:
-        if name != "base":
-            systems.append(_load(name, registry, llm))
-    matched = [number for number, each in enumerate(systems) if each.kind == "random" and each.accept_rate is None]
-    for number in matched:
-        if not any(each.kind == "proxy" for each in systems[:number]):
-            raise InvalidParameter("systems", "random", "after a proxy whose accept rate it can take")
-    return systems
+        for parsed in parse_row(name):
+            for row in _all_versions(parsed, registry):
+                if row.label != "base":
+                    rows.append(Row(row.label, tuple(_load(member, registry, llm) for member in row.members)))
+    _check(rows)
+    return rows
 
 
 def constant_policy(llm_hidden_size: int, accept_rate: float) -> ProxyPolicy:
-    """A policy that accepts every candidate with the same probability, whatever it is; decisions must be sampled."""
+    """A policy that accepts every candidate with the same probability, whatever it is.
+
+    Below 1 decisions must be sampled; at 1 they may be greedy, too.
+    """
     policy = ProxyPolicy(PolicyConfig(llm_hidden_size=llm_hidden_size, hidden_size=1), generator=torch.Generator())
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.zero_()
-        policy.actor.output.bias.fill_(math.log(accept_rate / (1 - accept_rate)))
+        policy.actor.output.bias.fill_(100.0 if accept_rate == 1 else math.log(accept_rate / (1 - accept_rate)))
     return policy.requires_grad_(False)
 
 
-def _load(name: str, registry: Path, llm: FrozenLLM) -> System:
-    kind, _, rate = name.partition(":")
-    if kind == "random":
-        return System(name=name, kind="random", accept_rate=_parse_rate(name, rate) if rate else None)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _from_folder(name, folder, llm)
-    proxy, at, version = name.partition("@")
-    if not proxy or (at and not version):
-        raise InvalidParameter("systems", name, _ALLOWED)
-    proxies = ProxyRegistry(registry)
-    wanted = (int(version) if version.isdecimal() else version,) if version else ()
-    return _from_folder(name, proxies.path(proxies.resolve(proxy, *wanted)), llm)
-
-
-def _from_folder(name: str, folder: Path, llm: FrozenLLM) -> System:
-    checkpoint = read_checkpoint(folder, llm.fingerprint)
-    return System(name=name, kind="proxy", policy=checkpoint.policy, skam=checkpoint.skam)
-
-
-def _parse_rate(name: str, text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = math.nan
-    if not 0 < rate < 1:
-        raise InvalidParameter("systems", name, "'random:' and an accept rate in (0, 1)")
-    return rate
-
-
-def max_candidates(systems: list[System]) -> int:
+def max_candidates(rows: Sequence[Row]) -> int:
     """The widest slate that any system asks for; at least the default's."""
-    return max([SkamConfig().max_candidates] + [each.skam.max_candidates for each in systems if each.skam is not None])
+    widths = [each.skam.max_candidates for row in rows for each in row.systems if each.skam is not None]
+    return max([SkamConfig().max_candidates, *widths])
+
+
+def policy_digest(policy: ProxyPolicy) -> str:
+    """A hash over the weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(policy.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check(rows: Sequence[Row]) -> None:
+    labels = [row.label for row in rows]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise InvalidParameter("systems", twice[0], "different rows; 'LABEL=' gives a row another name")
+    has_proxy = False
+    for each in (system for row in rows for system in row.systems):
+        has_proxy = has_proxy or each.kind == "proxy"
+        if each.kind == "random" and each.accept_rate is None and not has_proxy:
+            raise InvalidParameter("systems", "random", "after a proxy whose accept rate it can take")
+
+
+def _all_versions(row: RowName, registry: Path) -> list[RowName]:
+    """`row`, or where a member says `@*` one row a version."""
+    if not any(member.source.endswith("@*") for member in row.members):
+        return [row]
+    if len(row.members) > 1:
+        raise InvalidParameter("systems", row.label, "'@*' without other members beside it")
+    member = row.members[0]
+    source = member.source.removesuffix("@*")
+    proxies, proxy = _registry_of(source, registry)
+    found = []
+    for version in proxies.versions(proxy):
+        one = replace(member, source=f"{source}@{version}", text=member.text.replace("@*", f"@{version}"))
+        name = one.text if row.label == member.text else f"{row.label}@{version}"
+        found.append(RowName(label=name, members=(one,)))
+    if not found:
+        raise InvalidParameter("systems", member.text, "a proxy with published versions")
+    return found
+
+
+def _load(name: SystemName, registry: Path, llm: FrozenLLM) -> System:
+    options = name.options
+    if name.kind == "proxy":
+        return _proxy(name, registry, llm)
+    if name.kind == "accept-all":
+        policy = constant_policy(llm.hidden_size, 1.0)
+        return System(name=name.text, kind=name.kind, policy=policy, skam=SkamConfig(), accept_rate=1.0)
+    return System(
+        name=name.text,
+        kind=name.kind,
+        decision="sample" if name.kind == "random" else "greedy",
+        accept_rate=name.accept_rate,
+        number=name.number or 1,
+        weight=float(options.get("weight", RERANK_WEIGHT)),
+        temperature=float(options.get("temperature", 1.0 if name.kind in ("sample", "best-of") else 0.0)),
+        top_p=float(options.get("top_p", 1.0)),
+    )
+
+
+def _proxy(name: SystemName, registry: Path, llm: FrozenLLM) -> System:
+    folder = _checkpoint_folder(name, registry)
+    checkpoint: Checkpoint = read_checkpoint(folder, llm.fingerprint)
+    changes = {key: float(name.options[key]) for key in ("p_t", "temperature", "top_p") if key in name.options}
+    return System(
+        name=name.text,
+        kind="proxy",
+        policy=checkpoint.policy,
+        skam=replace(checkpoint.skam, **changes),  # type: ignore[arg-type]
+        decision="sample" if name.options.get("decision") == "sample" else "greedy",
+        origin=origin_of(folder, checkpoint),
+    )
+
+
+def _checkpoint_folder(name: SystemName, registry: Path) -> Path:
+    folder = Path(name.source).expanduser()
+    if folder.is_dir() and "@" not in folder.name:
+        return folder
+    source, _, version = name.source.partition("@") if "/" not in name.source else name.source.rpartition("@")
+    if not source:
+        raise InvalidParameter("systems", name.text, ALLOWED)
+    proxies, proxy = _registry_of(source, registry)
+    wanted = (int(version) if version.isdecimal() else version,) if version else ()
+    return proxies.path(proxies.resolve(proxy, *wanted))
+
+
+def _registry_of(source: str, registry: Path) -> tuple[ProxyRegistry, str]:
+    """The folder of published proxies that `source`, a name or the folder of one proxy's versions, belongs to."""
+    folder = Path(source).expanduser()
+    return (ProxyRegistry(folder.parent), folder.name) if folder.is_dir() else (ProxyRegistry(registry), source)

@@ -1,0 +1,95 @@
+"""The numbers of a row. A row of several training seeds has the means over them, and their spread beside."""
+
+from dataclasses import dataclass, field
+
+from trainer.evaluation.origin import Origin
+from trainer.evaluation.statistics import Interval
+from trainer.evaluation.system_name import Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRow:
+    """One reward model's opinion of one row."""
+
+    mean: float
+    gain: Interval
+    """Mean of score - base's score, in deviations of the base's scores, with a bootstrap interval."""
+
+    win_rate: Interval
+    """Prompts whose answer scores above the base's, ties half; Wilson's interval, or of several seeds a bootstrap's."""
+
+    wins: int
+    ties: int
+    losses: int
+    """Of all seeds together."""
+
+    gain_by_seed: tuple[float, ...] = ()
+    win_rate_by_seed: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemRow:
+    """One row on all prompts. Rates are shares in [0, 1]."""
+
+    system: str
+    kind: Kind
+    scores: dict[str, ScoreRow]
+    """By the reward model's label."""
+
+    nll: float
+    """-mean log p(token) under the LLM alone, nats."""
+
+    length: float
+    """Mean tokens of an answer, its end token included."""
+
+    rep_4: float
+    """Mean over answers of 1 - distinct token 4-grams / token 4-grams."""
+
+    distinct_1: float
+    distinct_2: float
+    """Different token n-grams / token n-grams, over all answers."""
+
+    eos_rate: float
+    """Answers that ended by themselves."""
+
+    garble_rate: float
+    """Words that are in no dictionary, see `text_metrics.Dictionary`."""
+
+    changed_rate: float
+    """Answers that differ from the base's."""
+
+    accept_rate: float | None
+    """Accepted free decisions / free decisions; None where nothing was free."""
+
+    rejections_per_token: float
+    forced_share: float | None
+    """Positions whose token SKAM forced / positions; None where no proxy decides."""
+
+    passes_per_token: float
+    """LLM passes after the prompt / tokens of the answers that are kept."""
+
+    tokens_per_second: float
+    """Of the answers that are kept, over all of the batch's work."""
+
+    gap_p50: float | None
+    gap_p95: float | None
+    """Milliseconds between two tokens of an answer with the whole batch beside it; None where nothing streams."""
+
+    origins: tuple[Origin, ...] = ()
+    """Of the proxies, one a training seed."""
+
+    policies: tuple[str, ...] = ()
+    """Digests of their weights."""
+
+    p_t: float | None = None
+    temperature: float = 0.0
+    answers: tuple[str, ...] = ()
+    """Keys of the answers on disk, one a training seed."""
+
+    spread: dict[str, float] = field(default_factory=dict)
+    """Standard deviation over the training seeds, by the field's name; empty for one seed."""
+
+    @property
+    def num_seeds(self) -> int:
+        """Training seeds in the row."""
+        return max(1, len(self.answers))
