@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from proxy_model.errors import InvalidParameter
+from proxy_model.ranges import TARGET_RETURN
 
 Baseline = Literal["none", "leave_one_out", "mean", "group_norm"]
 """See `trainer/baselines.py`."""
 
-AlgorithmName = Literal["ppo", "rloo", "mle", "rwr", "awr"]
+AlgorithmName = Literal["ppo", "rloo", "mle", "rwr", "awr", "dt"]
 RatioLevel = Literal["position", "decision"]
 
 
@@ -110,7 +111,32 @@ class LikelihoodConfig:
         require(self.value_weight >= 0, "value_weight", self.value_weight, "at least 0")
 
 
-def _check_optimisation(config: RlooConfig | LikelihoodConfig) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DtConfig:
+    """Likelihood given the answer's return (arXiv:2308.12050): `dt`, whose proxies are conditioned on a return."""
+
+    learning_rate: float = 1e-3
+    epochs: int = 2
+    minibatches: int = 8
+    untold_share: float = 0.1
+    """Answers of an epoch that are learnt from without their return."""
+
+    untold_iterations: int = 1
+    """Iterations, from the first, whose answers are not told what to aim at."""
+
+    default_target_return: float = 1.5
+    """What the published proxy aims at where a request does not say, in deviations."""
+
+    max_grad_norm: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_optimisation(self)
+        require(0 <= self.untold_share < 1, "untold_share", self.untold_share, "in [0, 1)")
+        require(self.untold_iterations >= 0, "untold_iterations", self.untold_iterations, "at least 0")
+        TARGET_RETURN.check("default_target_return", self.default_target_return)
+
+
+def _check_optimisation(config: RlooConfig | LikelihoodConfig | DtConfig) -> None:
     for name in ("learning_rate", "max_grad_norm"):
         require(getattr(config, name) > 0, name, getattr(config, name), "above 0")
     for name in ("epochs", "minibatches"):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from proxy_model.features import target_scalars
 from proxy_model.trajectory import Trajectory, decision_features, decisions
 from trainer.config import Penalty
 
@@ -21,6 +22,9 @@ class PpoBatch:
 
     lengths: Tensor
     """(B,) positions of each answer."""
+
+    target: Tensor
+    """(B, 2) what each answer was told to aim at, see `target_scalars`."""
 
     hidden: Tensor
     """(T, D) float32, h(prefix): what the critic reads, and part of what the actor reads."""
@@ -67,8 +71,8 @@ class PpoBatch:
         return of_positions.new_zeros(self.lengths.numel()).index_add(0, answer, of_positions)
 
     def to_positions(self, of_answers: Tensor) -> Tensor:
-        """(T,) each answer's quantity (B,) at each of its positions."""
-        return of_answers.repeat_interleave(self.lengths)
+        """(T, ...) each answer's quantity (B, ...) at each of its positions."""
+        return of_answers.repeat_interleave(self.lengths, dim=0)
 
     def per_position(self, of_decisions: Tensor) -> Tensor:
         """(T,) sum of a decision quantity (N,) over the free decisions of each position."""
@@ -87,7 +91,8 @@ def flatten(trajectories: Sequence[Trajectory], embedding: Tensor) -> PpoBatch:
     first = lengths.cumsum(0) - lengths
     position = torch.cat([part.pop("position") + offset for part, offset in zip(parts, first, strict=True)])
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return PpoBatch(lengths=lengths, position=position, **joined)
+    target = target_scalars([each.target_return for each in trajectories]).to(embedding.device)
+    return PpoBatch(lengths=lengths, target=target, position=position, **joined)
 
 
 def penalties(batch: PpoBatch, kind: Penalty, initial_acceptance: float) -> Tensor:

@@ -9,14 +9,14 @@ import json
 import tomllib
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from proxy_model.aliases import STABLE, Aliases
 from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
 from proxy_model.errors import InvalidParameter
-from trainer.algorithm_config import AlgorithmName, Baseline, LikelihoodConfig, PpoConfig, RlooConfig, require
+from trainer.algorithm_config import AlgorithmName, Baseline, DtConfig, LikelihoodConfig, PpoConfig, RlooConfig, require
 
 Penalty = Literal["gap", "action_kl", "token_kl", "none"]
 
@@ -122,7 +122,8 @@ class TrainConfig:
 
     model: str = "smollm2-135m-instruct"
     algorithm: AlgorithmName = "ppo"
-    """`ppo`; `rloo`; likelihood of good answers: `mle`, `rwr`, `awr`. Each reads its own table of settings."""
+    """`ppo`; `rloo`; likelihood of good answers: `mle`, `rwr`, `awr`; of all answers, given their return: `dt`. Each
+    reads its own table of settings."""
 
     registry: Path | None = None
     """Folder that holds the published proxies; None: `proxies` in the output folder."""
@@ -155,6 +156,8 @@ class TrainConfig:
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     """Of `mle`, `rwr` and `awr`."""
 
+    dt: DtConfig = field(default_factory=DtConfig)
+
     def __post_init__(self) -> None:
         require(bool(self.proxy), "proxy", self.proxy, "a name")
         Aliases().assigned([self.alias], 1)
@@ -172,11 +175,23 @@ class TrainConfig:
         require(is_grouped or not needs_group, "rollout.responses_per_prompt", per_prompt, "at least 2 for rloo")
 
     @property
-    def algorithm_settings(self) -> PpoConfig | RlooConfig | LikelihoodConfig:
+    def algorithm_settings(self) -> PpoConfig | RlooConfig | LikelihoodConfig | DtConfig:
         """The table of the chosen algorithm."""
-        if self.algorithm == "ppo":
-            return self.ppo
-        return self.rloo if self.algorithm == "rloo" else self.likelihood
+        match self.algorithm:
+            case "ppo":
+                return self.ppo
+            case "rloo":
+                return self.rloo
+            case "dt":
+                return self.dt
+        return self.likelihood
+
+    def policy_config(self, llm_hidden_size: int) -> PolicyConfig:
+        """The shape of the proxy that this run trains: conditioned on a return under `dt`."""
+        shape = self.shape.policy_config(llm_hidden_size)
+        if self.algorithm != "dt":
+            return shape
+        return replace(shape, is_conditioned=True, default_target_return=self.dt.default_target_return)
 
     @property
     def registry_folder(self) -> Path:

@@ -80,16 +80,27 @@ def prompt_indices(num_prompts: int, per_iteration: int, iteration: int, seed: i
 
 
 def roll_out(
-    engine: Engine, proxy: ProxyRef, prompts: Sequence[EncodedPrompt], config: RolloutConfig, seed: int
+    engine: Engine,
+    proxy: ProxyRef,
+    prompts: Sequence[EncodedPrompt],
+    config: RolloutConfig,
+    seed: int,
+    aims: Sequence[float | None] | None = None,
 ) -> Rollout:
-    """Answer `prompts` under a loaded proxy; answer i is drawn with a seed of (`seed`, proxy version, i)."""
+    """Answer `prompts` under a loaded proxy; answer i is drawn with a seed of (`seed`, proxy version, i).
+
+    `aims` are what a conditioned proxy is told for each answer; without them it is told nothing.
+    """
     started = time.perf_counter()
     requests = [
         GenerationRequest(
             id=f"{proxy.name}-{proxy.version}-{index}",
             prompt_token_ids=prompt.token_ids,
             params=SamplingParams(
-                max_tokens=config.max_tokens, decision="sample", seed=derived_seed(seed, proxy.version, index)
+                max_tokens=config.max_tokens,
+                decision="sample",
+                seed=derived_seed(seed, proxy.version, index),
+                target_return=None if aims is None else aims[index],
             ),
             proxy=proxy,
             record=True,
@@ -117,11 +128,12 @@ def roll_out_policy(
     *,
     iteration: int,
     seed: int,
+    aims: Sequence[float | None] | None = None,
 ) -> Rollout:
     """`roll_out` with a policy that the engine holds only as long as that takes."""
     proxy = ProxyRef(name=ROLLOUT_PROXY, version=iteration + 1)
     engine.load_proxy(proxy, policy, skam)
     try:
-        return roll_out(engine, proxy, prompts, config, seed)
+        return roll_out(engine, proxy, prompts, config, seed, aims)
     finally:
         engine.unload_proxy(proxy)

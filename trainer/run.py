@@ -17,7 +17,7 @@ from proxy_model.errors import BadCheckpoint, DataError
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from proxy_model.registry import ProxyRegistry
-from trainer.algorithms import ALGORITHMS
+from trainer.algorithms import ALGORITHMS, dt
 from trainer.algorithms.optimisation import make_optimizer
 from trainer.algorithms.ppo import pretrain_critic
 from trainer.algorithms.update_log import UpdateStatistics
@@ -156,7 +156,14 @@ class Run:
         chosen = prompt_indices(len(self.prompts), per_iteration, iteration, config.seed)
         prompts = [self.prompts[index] for index in chosen for _ in range(config.rollout.responses_per_prompt)]
         return roll_out_policy(
-            self.engine, self.policy, config.skam, prompts, config.rollout, iteration=iteration, seed=config.seed
+            self.engine,
+            self.policy,
+            config.skam,
+            prompts,
+            config.rollout,
+            iteration=iteration,
+            seed=config.seed,
+            aims=dt.aims(len(prompts), iteration, config.dt, self._seed("aims")) if config.algorithm == "dt" else None,
         )
 
     def _score(self, rollout: Rollout) -> Tensor:
@@ -176,7 +183,9 @@ class Run:
         targets = make_targets(
             batch, terminal, policy, config.shaping, config.ppo, steps, config.rollout.responses_per_prompt
         )
-        statistics = self._update(batch, targets)
+        return_moments = self.progress.return_moments.updated(targets.answer_returns)
+        self.progress = replace(self.progress, return_moments=return_moments)
+        statistics = self._update(batch, replace(targets, return_moments=return_moments))
         return {
             **reward_metrics(scores, terminal, batch.per_answer(targets.penalties)),
             **decision_metrics(batch),
@@ -235,7 +244,7 @@ def _fitting_prompts(config: TrainConfig, parts: Parts) -> list[EncodedPrompt]:
 
 def _new_policy(config: TrainConfig, llm: FrozenLLM) -> ProxyPolicy:
     generator = torch.Generator().manual_seed(derived_seed(config.seed, "weights"))
-    policy = ProxyPolicy(config.shape.policy_config(llm.hidden_size), generator=generator)
+    policy = ProxyPolicy(config.policy_config(llm.hidden_size), generator=generator)
     if config.start is not None:
         _start_from(config.start, policy, llm)
     return policy.to(llm.device)
@@ -247,7 +256,8 @@ def _start_from(folder: Path, policy: ProxyPolicy, llm: FrozenLLM) -> None:
         load_weights(folder, policy)
         return
     found = read_checkpoint(folder, llm.fingerprint).policy
-    if found.config != policy.config:
+    default = policy.config.default_target_return
+    if replace(found.config, default_target_return=default) != policy.config:
         raise BadCheckpoint("format", f"{folder} holds a proxy of another shape than the settings ask for")
     policy.load_state_dict(found.state_dict())
 

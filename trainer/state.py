@@ -34,6 +34,10 @@ class Progress:
 
     prompts_seen: int = 0
     moments: RunningMoments = field(default_factory=RunningMoments)
+    """Of all raw scores."""
+
+    return_moments: RunningMoments = field(default_factory=RunningMoments)
+    """Of all answers' returns: the normalised score less penalties."""
 
 
 def save_state(
@@ -62,7 +66,8 @@ def load_state(folder: Path, policy: ProxyPolicy, optimizer: torch.optim.Adam, s
     _restore_weights(policy, tensors, folder)
     _restore_moments(policy, optimizer, tensors)
     values = json.loads(header["progress"])
-    return Progress(**{**values, "moments": RunningMoments(**values["moments"])})
+    moments = {name: RunningMoments(**values[name]) for name in ("moments", "return_moments")}
+    return Progress(**{**values, **moments})
 
 
 def load_weights(folder: Path, policy: ProxyPolicy) -> None:

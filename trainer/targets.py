@@ -1,11 +1,12 @@
 """What an update pulls the proxy towards: from raw scores to advantages and value targets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from proxy_model.policy import ProxyPolicy
+from proxy_model.ranges import TARGET_RETURN
 from trainer.advantages import RunningMoments, generalised_advantages, normalise, position_rewards
 from trainer.algorithm_config import PpoConfig
 from trainer.baselines import against_baseline
@@ -34,6 +35,14 @@ class Targets:
 
     group_size: int = 1
     """Answers to one prompt, which stand next to each other."""
+
+    return_moments: RunningMoments = field(default_factory=RunningMoments)
+    """Of the answer returns of the whole run so far."""
+
+    @property
+    def z(self) -> Tensor:
+        """(B,) the answer returns in deviations from their mean over the run, as far as a target may go."""
+        return normalise(self.answer_returns, self.return_moments, TARGET_RETURN.high)
 
 
 def terminal_rewards(scores: Tensor, is_cut: Tensor, moments: RunningMoments, config: RewardConfig) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from trainer.algorithm_config import AlgorithmName
-from trainer.algorithms import likelihood, ppo, rloo
+from trainer.algorithms import dt, likelihood, ppo, rloo
 from trainer.algorithms.update_log import UpdateStatistics
 
 Update = Callable[..., UpdateStatistics]
@@ -15,4 +15,5 @@ ALGORITHMS: dict[AlgorithmName, Update] = {
     "mle": likelihood.update_mle,
     "rwr": likelihood.update_rwr,
     "awr": likelihood.update_awr,
+    "dt": dt.update,
 }

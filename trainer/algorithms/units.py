@@ -63,6 +63,7 @@ class Units:
             prefix_hidden=batch.hidden[batch.position[chosen]],
             candidate=batch.candidate[chosen],
             scalars=batch.scalars[chosen],
+            target=batch.to_positions(batch.target)[batch.position[chosen]],
         )
         logits = policy.accept_logits(features)
         of_decisions = action_logprobs(logits, batch.is_accept[chosen])

@@ -28,6 +28,9 @@ class UpdateStatistics:
     effective_samples: float = 0.0
     """Of `mle`, `rwr` and `awr`: (sum of weights)^2 / sum of squared weights, over the number of weights."""
 
+    dial_effect: float = 0.0
+    """Of `dt`: mean over free decisions of the difference in acceptance between the targets 1 and -1."""
+
     policy_epochs: float = 0.0
     """Epochs that the policy did before its KL reached the target."""
 
