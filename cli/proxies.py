@@ -25,6 +25,8 @@ Proxy = Annotated[
     str, typer.Argument(metavar="NAME[@VERSION]", help="A proxy; its stable version unless one is named.")
 ]
 
+Force = Annotated[bool, typer.Option("--force", help="Even if it has not passed its gates.")]
+
 
 @proxies.command("list")
 def list_proxies() -> None:
@@ -37,7 +39,7 @@ def list_proxies() -> None:
         share = registry.aliases(name).canary_share
         shares = {"canary": f" ({share:.4g} of the requests)"}
         others = ", ".join(f"{alias} {version}{shares.get(alias, '')}" for alias, version in sorted(aliases.items()))
-        versions = " ".join(map(str, registry.versions(name)))
+        versions = " ".join(_versions(registry, name))
         table.add_row(name, "-" if stable is None else str(stable), others or "-", versions)
     console.out.print(table if table.row_count else f"no proxy is published in {registry.root}", soft_wrap=True)
 
@@ -48,11 +50,13 @@ def show(proxy: Proxy) -> None:
     registry = _registry()
     ref = resolve(registry, proxy)
     checkpoint = registry.verify(ref)
+    verdict = registry.verdicts(ref.name).by_version.get(ref.version)
     actor_and_critic = sum(parameter.numel() for parameter in checkpoint.policy.parameters())
     described = {
         "name": ref.name,
         "version": ref.version,
         "aliases": [alias for alias, version in registry.aliases(ref.name).versions.items() if version == ref.version],
+        "gates": None if verdict is None else _fields(verdict),
         "folder": str(registry.path(ref)),
         "num_parameters": actor_and_critic,
         "policy": _fields(checkpoint.policy.config),
@@ -82,13 +86,14 @@ def verify(
 def promote(
     proxy: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="The version that the alias shall mean.")],
     alias: Annotated[str, typer.Option(help="The alias to move.")] = "stable",
+    force: Force = False,
 ) -> None:
-    """Make a version the stable one, after verifying it."""
+    """Make a version the stable one, after verifying it; one that has not passed its gates is refused."""
     if "@" not in proxy:
         raise InvalidParameter("proxy", proxy, "NAME@VERSION: a version is promoted")
     registry = _registry()
     ref = resolve(registry, proxy)
-    registry.promote(ref.name, ref.version, alias=alias)
+    registry.promote(ref.name, ref.version, alias=alias, is_forced=force)
     console.out.print(f"{alias} {ref.name} is now version {ref.version}", highlight=False)
 
 
@@ -96,13 +101,14 @@ def promote(
 def canary(
     proxy: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="The version to try out.")],
     share: Annotated[float, typer.Option(help="The part of the requests for NAME that it answers, 0 to 1.")],
+    force: Force = False,
 ) -> None:
     """Let a version answer a share of the requests, the same users every time, after verifying it."""
     if "@" not in proxy:
         raise InvalidParameter("proxy", proxy, "NAME@VERSION: a version becomes the canary")
     registry = _registry()
     ref = resolve(registry, proxy)
-    registry.set_canary(ref.name, ref.version, share)
+    registry.set_canary(ref.name, ref.version, share, is_forced=force)
     console.out.print(
         f"canary {ref.name} is now version {ref.version}, for {share:.4g} of the requests", highlight=False
     )
@@ -130,6 +136,13 @@ def _registry() -> "ProxyRegistry":
 
 def _all(registry: "ProxyRegistry") -> list["ProxyRef"]:
     return [registry.resolve(name, version) for name in registry.names() for version in registry.versions(name)]
+
+
+def _versions(registry: "ProxyRegistry", name: str) -> list[str]:
+    """The versions, with a word on those that no alias may name."""
+    verdicts = registry.verdicts(name)
+    words = {version: f" ({verdicts.by_version[version].state})" for version in verdicts.obstacles}
+    return [f"{version}{words.get(version, '')}" for version in registry.versions(name)]
 
 
 def _fault(registry: "ProxyRegistry", ref: "ProxyRef") -> str | None:

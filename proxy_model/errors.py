@@ -10,6 +10,7 @@ ProxyRlhfError
 ├── UnknownProxy          no such proxy, version or alias
 ├── BadCheckpoint         a published folder that must not be loaded: torn, tampered with, not finite
 │   └── FingerprintMismatch   trained for another LLM, template, tap or feature mode
+├── GatesNotPassed        a version that no alias may name, since it has not passed its gates
 ├── StoreUnavailable      the store's database is locked, full, torn or out of reach; try again later
 ├── StoreTooNew           the store's database was made by a later release
 ├── OutputTaken           another trainer works in the output folder
@@ -90,6 +91,15 @@ class FingerprintMismatch(BadCheckpoint):
     def __init__(self, field: str, expected: object, found: object) -> None:
         super().__init__("fingerprint", f"{field} is {found!r} in the checkpoint, {expected!r} here")
         self.field = field
+
+
+class GatesNotPassed(ProxyRlhfError):
+    """The version `ref` has not passed its gates, for `reason`; so no alias may name it."""
+
+    def __init__(self, ref: str, reason: str) -> None:
+        super().__init__(f"{ref} has not passed its gates: {reason}")
+        self.ref = ref
+        self.reason = reason
 
 
 class StoreUnavailable(ProxyRlhfError):

@@ -1,4 +1,4 @@
-"""The folder of published proxies: `<root>/<name>/<version>/`, its aliases, and how a new version gets there.
+"""The folder of published proxies: `<root>/<name>/<version>/`, its aliases and gates, and how a new version gets there.
 
 Publishing writes aside, waits for the disk, renames the version into place and then replaces the alias file. Killed at
 any point, or out of disk, the old alias still means the old version; what was left aside is deleted by the next
@@ -21,6 +21,8 @@ from proxy_model.aliases import FILE as ALIASES
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint, Fingerprint, read_checkpoint, write_checkpoint
 from proxy_model.errors import InvalidParameter, UnknownProxy
+from proxy_model.verdicts import FILE as VERDICTS
+from proxy_model.verdicts import PENDING, Verdict, Verdicts
 
 RESERVED_NAMES = frozenset({"base"})
 """`<llm>:base` is the LLM alone."""
@@ -72,8 +74,14 @@ class ProxyRegistry:
         """Read a version with every check. Raises `UnknownProxy`, `BadCheckpoint`."""
         return read_checkpoint(self.path(ref), llm_fingerprint)
 
-    def publish(self, name: str, checkpoint: Checkpoint, *, aliases: Sequence[str] = (STABLE,)) -> ProxyRef:
-        """Add the next version of `name` and point `aliases` at it.
+    def verdicts(self, name: str) -> Verdicts:
+        """What the gates said of the versions of `name`. Raises `UnknownProxy`, `BadCheckpoint`."""
+        return Verdicts.read(self._known(name))
+
+    def publish(
+        self, name: str, checkpoint: Checkpoint, *, aliases: Sequence[str] = (STABLE,), awaits_gates: bool = False
+    ) -> ProxyRef:
+        """Add the next version of `name` and point `aliases` at it; without any if it `awaits_gates`.
 
         Raises `InvalidParameter`, `BadCheckpoint` for a checkpoint that could not be read back, and `OSError`.
         """
@@ -87,29 +95,46 @@ class ProxyRegistry:
             staging = disk.staging_path(folder)
             write_checkpoint(staging, checkpoint)
             read_checkpoint(staging, None)
-            staged_aliases = Aliases.read(folder).assigned(aliases, version).stage(folder)
+            staged_aliases = Aliases.read(folder).assigned(() if awaits_gates else aliases, version).stage(folder)
+            self._note(name, Verdicts.read(folder).having(version, PENDING if awaits_gates else None))
             staging.rename(folder / str(version))
             disk.sync_folder(folder)
-            _commit(staged_aliases)
+            _commit(staged_aliases, ALIASES)
         return ProxyRef(name=name, version=version)
 
-    def promote(self, name: str, version: int, *, alias: str = STABLE) -> ProxyRef:
-        """Point `alias` at a published version that is in order. Raises `UnknownProxy`, `BadCheckpoint`."""
-        ref = self.resolve(name, version)
-        self.verify(ref)
-        with self._writing(name):
-            _commit(self.aliases(name).assigned([alias], version).stage(self.root / name))
-        return ref
+    def judge(self, ref: ProxyRef, verdict: Verdict) -> None:
+        """Keep what the gates said of a version, in place of what they said before.
 
-    def set_canary(self, name: str, version: int, share: float) -> ProxyRef:
-        """Let a published version that is in order answer `share` of the requests for `name`.
+        Raises `UnknownProxy`, `BadCheckpoint`.
+        """
+        self.path(ref)
+        with self._writing(ref.name):
+            self._note(ref.name, self.verdicts(ref.name).having(ref.version, verdict))
 
-        Raises `UnknownProxy`, `BadCheckpoint`, `InvalidParameter`.
+    def promote(self, name: str, version: int, *, alias: str = STABLE, is_forced: bool = False) -> ProxyRef:
+        """Point `alias` at a published version that is in order and has passed its gates, or `is_forced` past them.
+
+        Raises `UnknownProxy`, `BadCheckpoint`, `GatesNotPassed`.
         """
         ref = self.resolve(name, version)
         self.verify(ref)
         with self._writing(name):
-            _commit(self.aliases(name).with_canary(version, share).stage(self.root / name))
+            changed = self.aliases(name).assigned([alias], version)
+            self._pass_gates(ref, is_forced=is_forced)
+            _commit(changed.stage(self.root / name), ALIASES)
+        return ref
+
+    def set_canary(self, name: str, version: int, share: float, *, is_forced: bool = False) -> ProxyRef:
+        """Let a version that may be promoted answer `share` of the requests for `name`.
+
+        Raises `UnknownProxy`, `BadCheckpoint`, `InvalidParameter`, `GatesNotPassed`.
+        """
+        ref = self.resolve(name, version)
+        self.verify(ref)
+        with self._writing(name):
+            changed = self.aliases(name).with_canary(version, share)
+            self._pass_gates(ref, is_forced=is_forced)
+            _commit(changed.stage(self.root / name), ALIASES)
         return ref
 
     def withdraw_canary(self, name: str, *, reason: str, version: int | None = None) -> bool:
@@ -122,7 +147,7 @@ class ProxyRegistry:
             aliases = Aliases.read(folder)
             if version is not None and aliases.versions.get(CANARY) != version:
                 return False
-            _commit(aliases.without_canary(reason).stage(folder))
+            _commit(aliases.without_canary(reason).stage(folder), ALIASES)
         return True
 
     def rollback(self, name: str) -> ProxyRef:
@@ -132,7 +157,7 @@ class ProxyRegistry:
             aliases = Aliases.read(folder).rolled_back(self.versions(name))
             ref = ProxyRef(name=name, version=aliases.versions[STABLE])
             self.verify(ref)
-            _commit(aliases.stage(folder))
+            _commit(aliases.stage(folder), ALIASES)
         return ref
 
     def remove_leftovers(self) -> list[Path]:
@@ -164,6 +189,20 @@ class ProxyRegistry:
             finally:
                 _remove_leftovers(folder)
 
+    def _pass_gates(self, ref: ProxyRef, *, is_forced: bool) -> None:
+        """An override counts before the alias does, so that whoever follows the alias knows of it."""
+        verdicts = self.verdicts(ref.name)
+        if is_forced:
+            self._note(ref.name, verdicts.overridden(ref.version))
+        else:
+            verdicts.require_passed(ref.name, ref.version)
+
+    def _note(self, name: str, verdicts: Verdicts) -> None:
+        """Replace the verdicts, where that changes any."""
+        folder = self.root / name
+        if verdicts != Verdicts.read(folder):
+            _commit(verdicts.stage(folder), VERDICTS)
+
     def _next_version(self, name: str) -> int:
         """One past every number ever known, so that a deleted version's number is not given to another one."""
         aliases = Aliases.read(self.root / name)
@@ -180,9 +219,9 @@ def is_proxy_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and name not in RESERVED_NAMES
 
 
-def _commit(staged_aliases: Path) -> None:
-    staged_aliases.replace(staged_aliases.with_name(ALIASES))
-    disk.sync_folder(staged_aliases.parent)
+def _commit(staged: Path, name: str) -> None:
+    staged.replace(staged.with_name(name))
+    disk.sync_folder(staged.parent)
 
 
 def _leftovers(folder: Path) -> list[Path]:

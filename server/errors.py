@@ -13,6 +13,7 @@ from proxy_model.errors import (
     BadGrammar,
     EngineDead,
     EngineFull,
+    GatesNotPassed,
     InvalidParameter,
     PromptTooLong,
     ProxyRlhfError,
@@ -92,6 +93,8 @@ def to_api_error(error: ProxyRlhfError, prompt_field: str = "messages") -> ApiEr
             return ApiError(404, f"{error}.", "model_not_found", "model")
         case BadCheckpoint():
             return invalid(f"The checkpoint was refused, {error}.", param="version", code="bad_checkpoint")
+        case GatesNotPassed():
+            return ApiError(409, f'{error}. Send "force": true to serve it anyway.', "gates_not_passed", "version")
         case StoreUnavailable() | StoreTooNew():
             return unavailable("The store cannot be used at the moment.", code="store_unavailable")
         case EngineDead():

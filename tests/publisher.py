@@ -1,6 +1,7 @@
 """Publish in processes of their own: killed at a given step, out of disk, or several at once.
 
     python -m tests.publisher kill <root>           fork one publisher per step; <root>/<step>/ is what each one left
+    python -m tests.publisher gate <root>           the same, of a version that awaits its gates
     python -m tests.publisher fill <root> <bytes>   publish where no file may grow past so many bytes
     python -m tests.publisher race <root> <count>   publish one proxy so many times, printing the versions as JSON
 
@@ -32,20 +33,20 @@ def small_checkpoint(seed: int) -> Checkpoint:
     return Checkpoint(small_policy(seed), SMALL_SKAM, dict(SMALL_FINGERPRINT), {"seed": seed})
 
 
-def kill_at_every_step(root: Path) -> None:
+def kill_at_every_step(root: Path, *, awaits_gates: bool) -> None:
     """Version 1 is published, then version 2 by a fork that dies at step 0, 1, 2 ... until one lives."""
     template = root / "template"
     ProxyRegistry(template).publish("demo", small_checkpoint(1))
     for step in range(1000):
         victim = root / str(step)
         shutil.copytree(template, victim)
-        if _exit_code_of(partial(_publish_until, victim, step)) != KILLED:
+        if _exit_code_of(partial(_publish_until, victim, step, awaits_gates=awaits_gates)) != KILLED:
             shutil.rmtree(victim)
             break
     shutil.rmtree(template)
 
 
-def _publish_until(root: Path, step: int) -> None:
+def _publish_until(root: Path, step: int, *, awaits_gates: bool) -> None:
     remaining = iter(range(step, -1, -1))
 
     def count() -> None:
@@ -54,7 +55,7 @@ def _publish_until(root: Path, step: int) -> None:
 
     for name in STEPS:
         setattr(os, name, _deadly(getattr(os, name), count))
-    ProxyRegistry(root).publish("demo", small_checkpoint(2))
+    ProxyRegistry(root).publish("demo", small_checkpoint(2), awaits_gates=awaits_gates)
 
 
 def _deadly(call: Callable[..., Any], count: Callable[[], None]) -> Callable[..., Any]:
@@ -98,8 +99,8 @@ def race(root: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "kill":
-        kill_at_every_step(Path(sys.argv[2]))
+    if sys.argv[1] in ("kill", "gate"):
+        kill_at_every_step(Path(sys.argv[2]), awaits_gates=sys.argv[1] == "gate")
     elif sys.argv[1] == "fill":
         publish_without_room(Path(sys.argv[2]), int(sys.argv[3]))
     else:

@@ -22,6 +22,7 @@ from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.registry import ProxyRegistry
 from proxy_model.request import GenerationRequest, SamplingParams
+from proxy_model.verdicts import Verdict
 from server.settings import Settings
 from tests.bad_checkpoints import flipped_byte
 from tests.conftest import steering_policy
@@ -308,3 +309,23 @@ def test_a_local_answer_is_the_engine_s(small_llm: FrozenLLM, is_steered: bool) 
     assert speaker.note.startswith("[calm@3, " if is_steered else "[the LLM alone, ")
     assert f"{expected.usage.completion_tokens} tokens" in speaker.note
     assert not is_steered or f"{expected.usage.rejected} rejected" in speaker.note
+
+
+def test_a_version_that_failed_its_gates_is_listed_so_and_promoted_by_force_only(
+    registry: ProxyRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = Verdict(state="failed", against="stable 3", failures=("latency_ratio is 2.1, limit 1.5",))
+    registry.judge(ProxyRef("calm", 2), failed)
+
+    assert main(["proxies", "list"]) == 0
+    assert main(["proxies", "promote", "calm@2"]) == 1
+    assert main(["proxies", "canary", "calm@2", "--share", "0.1"]) == 1
+    printed = capsys.readouterr()
+    assert " ".join(printed.out.splitlines()[1].split()) == "calm 3 - 1 2 (failed) 3"
+    assert "latency_ratio is 2.1, limit 1.5" in printed.err
+    assert registry.resolve("calm").version == 3
+
+    assert main(["proxies", "promote", "calm@2", "--force"]) == 0
+    assert main(["proxies", "show", "calm"]) == 0
+    shown = json.loads(capsys.readouterr().out.partition("\n")[2])
+    assert (shown["version"], shown["gates"]["is_overridden"]) == (2, True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import pytest
 
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint
-from proxy_model.errors import BadCheckpoint, InvalidParameter, UnknownProxy
+from proxy_model.errors import BadCheckpoint, GatesNotPassed, InvalidParameter, UnknownProxy
 from proxy_model.paths import proxies_root
 from proxy_model.registry import ProxyRegistry
+from proxy_model.verdicts import Verdict
 from tests.bad_checkpoints import SMALL_FINGERPRINT, SMALL_SKAM, flip, small_policy
 
 REPOSITORY = Path(__file__).parent.parent
@@ -245,6 +247,20 @@ def test_killed_at_any_step_the_old_version_stays_and_the_next_start_cleans_up(t
     assert num_with_leftovers > 30
 
 
+def test_killed_at_any_step_a_version_that_awaits_its_gates_is_not_there_or_is_held(tmp_path: Path) -> None:
+    assert ended(publisher("gate", str(tmp_path)))[0] == 0
+
+    seen = set()
+    for root in tmp_path.iterdir():
+        registry = ProxyRegistry(root)
+        seen.add(len(registry.versions("demo")))
+        assert registry.aliases("demo").versions == {"stable": 1}
+        if 2 in registry.versions("demo"):
+            with pytest.raises(GatesNotPassed):
+                registry.promote("demo", 2)
+    assert seen == {1, 2}
+
+
 @pytest.mark.parametrize("max_bytes", [1, 300, 600, 900])
 def test_when_files_cannot_grow_the_old_version_stays_and_nothing_is_left(tmp_path: Path, max_bytes: int) -> None:
     registry = published(tmp_path, 1)
@@ -326,3 +342,59 @@ def test_data_lies_under_the_home_that_the_environment_names(tmp_path: Path, mon
     monkeypatch.delenv("PROXY_RLHF_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert proxies_root() == tmp_path / ".local/share/proxy-rlhf/proxies"
+
+
+FAILED = Verdict(state="failed", against="stable 1", failures=("length_drift is 0.41, limit 0.25",))
+
+
+def test_a_version_that_awaits_its_gates_gets_no_alias_until_they_are_passed(tmp_path: Path) -> None:
+    registry = published(tmp_path, 1)
+
+    ref = registry.publish("demo", checkpoint(2), awaits_gates=True)
+    with pytest.raises(GatesNotPassed, match=r"demo@2 .* not been asked"):
+        registry.promote("demo", 2)
+    with pytest.raises(GatesNotPassed):
+        registry.set_canary("demo", 2, 0.1)
+    assert registry.aliases("demo").versions == {"stable": 1}
+
+    registry.judge(ref, Verdict(state="passed", against="stable 1"))
+    registry.promote("demo", 2)
+    assert registry.resolve("demo").version == 2
+
+
+def test_a_version_that_failed_is_refused_with_the_gate_unless_that_is_overridden(tmp_path: Path) -> None:
+    registry = published(tmp_path, 1)
+    registry.judge(registry.publish("demo", checkpoint(2), awaits_gates=True), FAILED)
+
+    with pytest.raises(GatesNotPassed, match=r"length_drift is 0\.41, limit 0\.25"):
+        registry.promote("demo", 2)
+    assert registry.resolve("demo").version == 1
+    assert registry.verdicts("demo").obstacles == {2: "length_drift is 0.41, limit 0.25"}
+
+    registry.promote("demo", 2, is_forced=True)
+    assert registry.resolve("demo").version == 2
+    assert registry.verdicts("demo").obstacles == {}
+    assert registry.verdicts("demo").by_version[2] == replace(FAILED, is_overridden=True)
+
+
+def test_a_verdict_on_a_version_that_was_never_finished_is_not_the_next_one_s(tmp_path: Path) -> None:
+    """Killed between the mark and the version: the number is given again, to a version without gates."""
+    registry = published(tmp_path, 1)
+    (tmp_path / "demo" / "gates.json").write_text('{"2": {"state": "pending", "against": "", "failures": []}}')
+
+    registry.publish("demo", checkpoint(2))
+
+    assert registry.resolve("demo").version == 2
+    assert registry.verdicts("demo").obstacles == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", '{"x": {"state": "passed", "failures": []}}', '{"2": {"state": "good", "failures": []}}', '{"2": {}}', "{"],
+)
+def test_verdicts_that_make_no_sense_are_refused(tmp_path: Path, content: str) -> None:
+    registry = published(tmp_path, 1)
+    (tmp_path / "demo" / "gates.json").write_text(content)
+
+    with pytest.raises(BadCheckpoint, match=r"gates\.json"):
+        registry.promote("demo", 1)

@@ -15,13 +15,15 @@ class Published:
     """One proxy on disk."""
 
     aliases: dict[str, int] | None
-    """None when the file of aliases is broken."""
+    """None when the file of aliases, or of gates, is broken."""
 
     canary_share: float
     problem: str
     """Why it is."""
 
     versions: dict[int, Signature]
+    obstacles: dict[int, str]
+    """Why versions that have not passed their gates are not to be served under an alias."""
 
 
 def look(registry: ProxyRegistry) -> dict[str, Published] | None:
@@ -44,14 +46,16 @@ def signature(folder: Path) -> Signature:
 
 
 def _look_at(registry: ProxyRegistry, name: str) -> Published:
-    """Aliases first: a version is in its place before an alias names it, so whatever they name is then listed."""
+    """Aliases first: a version is in its place, and its gates are passed, before an alias names it."""
     aliases: dict[str, int] | None
+    obstacles: dict[int, str] = {}
     try:
         found = registry.aliases(name)
         aliases, share, problem = dict(found.versions), found.canary_share, ""
+        obstacles = registry.verdicts(name).obstacles
     except UnknownProxy:
         aliases, share, problem = {}, 0.0, ""
     except BadCheckpoint as error:
         aliases, share, problem = None, 0.0, error.reason
     versions = {version: signature(registry.root / name / str(version)) for version in registry.versions(name)}
-    return Published(aliases, share, problem, versions)
+    return Published(aliases, share, problem, versions, obstacles)

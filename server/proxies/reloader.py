@@ -68,6 +68,8 @@ class Reloader:
         """Versions that were there at the first look or were verified since; None before the first look."""
 
         self._problems: dict[str, str] = {}
+        self._obstacles: dict[ProxyRef, str] = {}
+        """Of versions that an alias names though they have not passed their gates, as last told."""
 
     async def run(self, every_seconds: float) -> None:
         """Look at the folder again and again."""
@@ -131,6 +133,8 @@ class Reloader:
             return
         for alias, version in proxy.aliases.items():
             ref = ProxyRef(name=name, version=version)
+            if self._is_gated(ref, proxy):
+                continue
             try:
                 await self._load(ref, proxy.versions.get(version, ()))
             except (BadCheckpoint, UnknownProxy):
@@ -140,6 +144,16 @@ class Reloader:
         self.table.keep_only(name, set(proxy.aliases))
         if self.table.set_canary_share(name, proxy.canary_share):
             logger.info("a canary's share changed", extra={"proxy": name, "share": proxy.canary_share})
+
+    def _is_gated(self, ref: ProxyRef, proxy: Published) -> bool:
+        """Whether a version must not be served under an alias; only an edited file, or an old program, gets here."""
+        obstacle = proxy.obstacles.get(ref.version)
+        if obstacle is not None and self._obstacles.get(ref) != obstacle:
+            self._metrics.reload("gates")
+            extra = {"proxy": ref.name, "version": ref.version, "detail": obstacle}
+            logger.warning("an alias names a version that has not passed its gates", extra=extra)
+            self._obstacles[ref] = obstacle
+        return obstacle is not None
 
     def _note_problem(self, name: str, proxy: Published) -> None:
         if proxy.problem and self._problems.get(name) != proxy.problem:

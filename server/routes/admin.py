@@ -1,6 +1,7 @@
 """/admin/proxies: see, load, unload, promote, roll back. Never open: it has a key of its own."""
 
 import asyncio
+from dataclasses import asdict
 
 from fastapi import APIRouter, Request
 
@@ -13,7 +14,16 @@ from server.dependencies import AdminKey, ServiceDep
 from server.errors import ApiError
 from server.openapi import json_body
 from server.proxies.reloader import Reloader
-from server.schemas.admin import Canary, Promotion, ProxyList, ProxyState, ProxyVersion, Rollback, WithdrawnCanary
+from server.schemas.admin import (
+    Canary,
+    GateState,
+    Promotion,
+    ProxyList,
+    ProxyState,
+    ProxyVersion,
+    Rollback,
+    WithdrawnCanary,
+)
 
 router = APIRouter(prefix="/admin/proxies", dependencies=[AdminKey])
 
@@ -52,12 +62,15 @@ async def unload_proxy(request: Request, service: ServiceDep) -> ProxyState:
 
 @router.post("/promote", openapi_extra=json_body(Promotion))
 async def promote_proxy(request: Request, service: ServiceDep) -> ProxyState:
-    """Point an alias at a version; it answers new requests when this returns. 400 with the reason if it is refused."""
+    """Point an alias at a version; it answers new requests when this returns. 400 with the reason if it is refused.
+
+    409 for a version that has not passed its gates, unless `force` is true.
+    """
     reloader = service.serving().reloader
     body = await read_body(request, Promotion, _MAX_BODY_BYTES)
     ref = ProxyRef(name=body.name, version=body.version)
     await reloader.verify(ref)
-    await asyncio.to_thread(reloader.registry.promote, ref.name, ref.version, alias=body.alias)
+    await asyncio.to_thread(reloader.registry.promote, ref.name, ref.version, alias=body.alias, is_forced=body.force)
     await reloader.refresh()
     return await _describe(reloader, body.name)
 
@@ -68,7 +81,7 @@ async def set_canary(request: Request, service: ServiceDep) -> ProxyState:
     reloader = service.serving().reloader
     body = await read_body(request, Canary, _MAX_BODY_BYTES)
     await reloader.verify(ProxyRef(name=body.name, version=body.version))
-    await asyncio.to_thread(reloader.registry.set_canary, body.name, body.version, body.share)
+    await asyncio.to_thread(reloader.registry.set_canary, body.name, body.version, body.share, is_forced=body.force)
     await reloader.refresh()
     return await _describe(reloader, body.name)
 
@@ -89,6 +102,7 @@ async def rollback_proxy(request: Request, service: ServiceDep) -> ProxyState:
 async def _describe(reloader: Reloader, name: str) -> ProxyState:
     table = reloader.table
     withdrawn = await asyncio.to_thread(_withdrawn, reloader.registry, name)
+    gates = await asyncio.to_thread(_gates, reloader.registry, name)
     return ProxyState(
         name=name,
         aliases=dict(table.aliases.get(name, {})),
@@ -98,6 +112,7 @@ async def _describe(reloader: Reloader, name: str) -> ProxyState:
         pinned=sorted(ref.version for ref in table.pinned if ref.name == name),
         published=await asyncio.to_thread(reloader.registry.versions, name),
         refused={str(version): reason for version, reason in reloader.refusals(name).items()},
+        gates=gates,
     )
 
 
@@ -106,3 +121,11 @@ def _withdrawn(registry: ProxyRegistry, name: str) -> Withdrawn | None:
         return registry.aliases(name).withdrawn
     except (UnknownProxy, BadCheckpoint):
         return None
+
+
+def _gates(registry: ProxyRegistry, name: str) -> dict[str, GateState]:
+    try:
+        verdicts = registry.verdicts(name).by_version
+    except (UnknownProxy, BadCheckpoint):
+        return {}
+    return {str(version): GateState.model_validate(asdict(each)) for version, each in sorted(verdicts.items())}

@@ -23,6 +23,8 @@ class Promotion(ProxyVersion):
     """Which alias should mean it."""
 
     alias: Annotated[str, Field(min_length=1, max_length=32)] = "stable"
+    force: bool = False
+    """Even if it has not passed its gates."""
 
 
 class Canary(ProxyVersion):
@@ -30,6 +32,9 @@ class Canary(ProxyVersion):
 
     share: Annotated[float, Field(ge=0.0, le=1.0)]
     """0: it is loaded and answers to `<llm>:<proxy>@canary` alone."""
+
+    force: bool = False
+    """Even if it has not passed its gates."""
 
 
 class ProxyName(Strict):
@@ -54,6 +59,19 @@ class WithdrawnCanary(BaseModel):
     reason: str
 
 
+class GateState(BaseModel):
+    """What the gates of training said of a version."""
+
+    state: Literal["pending", "passed", "failed"]
+    against: str
+    """What it was compared with."""
+
+    failures: tuple[str, ...]
+    """Which gates it did not pass, and by how much."""
+
+    is_overridden: bool
+
+
 class ProxyState(BaseModel):
     """A proxy as it is served."""
 
@@ -70,6 +88,9 @@ class ProxyState(BaseModel):
     published: list[int]
     refused: dict[str, str]
     """Versions that were not loaded, and why."""
+
+    gates: dict[str, GateState]
+    """Of the versions that have gates."""
 
 
 class ProxyList(BaseModel):

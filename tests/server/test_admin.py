@@ -6,8 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
+from proxy_model.verdicts import Verdict
 from tests.server.conftest import RunningServer, chat_body, eventually
-from tests.server.fakes import publish
+from tests.server.fakes import new_checkpoint, publish
 from tests.server.test_reload import publish_broken, serves
 
 API_KEY, ADMIN_KEY = "sk-test-0001", "admin-test-0001"
@@ -137,3 +138,25 @@ def test_an_alias_other_than_stable_can_be_asked_for(start: Callable[..., Runnin
 
     assert server.chat(model="tiny:helpful@canary").json()["proxy"]["version"] == 1
     assert server.chat(**chat_body(model="tiny:helpful")).json()["proxy"]["version"] == 2
+
+
+def test_a_version_that_failed_its_gates_is_shown_and_promoted_by_force_only(
+    start: Callable[..., RunningServer],
+) -> None:
+    server = start(admin_key=ADMIN_KEY)
+    publish(server.proxies, server.llm)
+    registry = server.service.serving().reloader.registry
+    failure = "length_drift is 0.41, limit 0.25"
+    ref = registry.publish("helpful", new_checkpoint(server.llm), awaits_gates=True)
+    registry.judge(ref, Verdict(state="failed", against="stable 1", failures=(failure,)))
+
+    refused = [admin(server, "promote", name="helpful", version=2)]
+    refused += [admin(server, "canary", name="helpful", version=2, share=0.5)]
+    forced = admin(server, "promote", name="helpful", version=2, force=True).json()
+
+    assert [(each.status_code, each.json()["error"]["code"]) for each in refused] == [(409, "gates_not_passed")] * 2
+    assert failure in refused[0].json()["error"]["message"]
+    assert forced["aliases"] == {"stable": 2}
+    assert forced["gates"] == {
+        "2": {"state": "failed", "against": "stable 1", "failures": [failure], "is_overridden": True}
+    }

@@ -13,6 +13,7 @@ import pytest
 from proxy_model.bank import ProxyRef
 from proxy_model.manifest import write_manifest
 from proxy_model.registry import ProxyRegistry
+from proxy_model.verdicts import Verdict
 from server.proxies.publications import look
 from tests.server.conftest import RunningServer, chat_body, eventually
 from tests.server.fakes import new_checkpoint, new_policy, picky_policy, publish
@@ -223,3 +224,19 @@ async def _ask_while_publishing(server: RunningServer) -> list[httpx.Response]:
 
 def test_a_folder_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
     assert look(ProxyRegistry(tmp_path / "proxies")) == {}
+
+
+def test_an_alias_that_was_moved_past_the_gates_by_hand_is_not_followed(start: Callable[..., RunningServer]) -> None:
+    """An old program, or an editor: nothing else writes such an alias."""
+    server = start()
+    publish(server.proxies, server.llm)
+    eventually(lambda: serves(server, 1))
+    registry = ProxyRegistry(server.proxies)
+    registry.publish("helpful", new_checkpoint(server.llm), awaits_gates=True)
+
+    (server.proxies / "helpful" / "aliases.json").write_text('{"stable": 2, "history": [1]}')
+    eventually(lambda: 'proxy_reloads_total{result="gates"} 1.0' in httpx.get(f"{server.url}/metrics").text)
+    assert serves(server, 1)
+
+    registry.judge(ProxyRef("helpful", 2), Verdict(state="passed", against="stable 1"))
+    eventually(lambda: serves(server, 2))
