@@ -14,6 +14,7 @@ from server.schemas.completion_request import CompletionRequest
 from server.schemas.error import ErrorEnvelope
 from server.schemas.feedback import FeedbackRequest
 from server.schemas.files import FileUpload
+from server.schemas.fine_tuning import FineTuningJobRequest
 from server.schemas.response_object import ResponseEvent
 from server.schemas.response_request import ResponseRequest
 from server.schemas.stored_chat import MetadataUpdate
@@ -27,6 +28,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     ResponseEvent,
     FeedbackRequest,
     FileUpload,
+    FineTuningJobRequest,
     MetadataUpdate,
     TokenizeRequest,
     DetokenizeRequest,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy_model.errors import DataError
+from store.fine_tuning.conversation import BadRow, parse_conversation
 
 Messages = list[dict[str, str]]
 """A conversation: one `role` and `content` a turn, as the chat template takes it."""
@@ -36,14 +37,10 @@ def require_keys(path: Path, number: int, found: Mapping[str, Any], required: se
 
 def parse_messages(path: Path, number: int, found: Any) -> Messages:
     """A conversation that waits for the assistant: maybe a system turn, then user and assistant in turns, user last."""
-    if not isinstance(found, list) or not found:
-        raise DataError(path, number, "'prompt' must be a list of at least one message")
-    messages = [_parse_message(path, number, index, item) for index, item in enumerate(found)]
-    roles = [message["role"] for message in messages]
-    turns = roles[1:] if roles[0] == "system" else roles
-    if turns != (["user", "assistant"] * len(turns))[: len(turns)] or len(turns) % 2 == 0:
-        raise DataError(path, number, f"'prompt' must alternate user and assistant and end with user, got {roles}")
-    return messages
+    try:
+        return parse_conversation(found, "prompt")
+    except BadRow as error:
+        raise DataError(path, number, str(error)) from error
 
 
 def parse_text(path: Path, number: int, found: Mapping[str, Any], key: str) -> str:
@@ -83,14 +80,3 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(path, number, f"a JSON object is expected, got {type(found).__name__}")
     return found
-
-
-def _parse_message(path: Path, number: int, index: int, item: Any) -> dict[str, str]:
-    if not isinstance(item, dict) or item.keys() != {"role", "content"}:
-        raise DataError(path, number, f"'prompt'[{index}] must have 'role' and 'content' and nothing else")
-    role, content = item["role"], item["content"]
-    if role not in ("system", "user", "assistant"):
-        raise DataError(path, number, f"'prompt'[{index}].role must be system, user or assistant, got {role!r:.40}")
-    if not isinstance(content, str) or not content.strip():
-        raise DataError(path, number, f"'prompt'[{index}].content must be a string that is not blank")
-    return {"role": role, "content": content}

@@ -1,0 +1,204 @@
+"""/v1/fine_tuning/jobs by the stock SDK: orders, what is refused, and what each owner sees. Nobody trains here."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from proxy_model.paths import store_file
+from store.database import Database
+from store.fine_tuning.jobs import JobError
+from store.fine_tuning.queue import JobQueue
+from tests.server.conftest import RunningServer, eventually
+from tests.server.fakes import publish
+
+Start = Callable[..., RunningServer]
+MINE, YOURS = "sk-mine-1111", "sk-yours-2222"
+GRADER = {"type": "reward_model", "name": "calm", "model": "helpful"}
+METHOD: Any = {"type": "reinforcement", "reinforcement": {"grader": GRADER}}
+
+
+def connect(server: RunningServer, key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[openai.OpenAI]:
+    with connect(server) as client:
+        yield client
+
+
+@pytest.fixture
+def queue(server: RunningServer) -> Iterator[JobQueue]:
+    """The trainer's side of the same store."""
+    database = Database(f"sqlite:///{store_file(server.service.settings.home)}")
+    yield JobQueue(database)
+    database.close()
+
+
+def upload(client: openai.OpenAI) -> str:
+    return client.files.create(file=("a.jsonl", b"{}\n"), purpose="fine-tune").id
+
+
+def order(client: openai.OpenAI, **changed: Any) -> Any:
+    values = {"model": "tiny", "training_file": upload(client), "method": METHOD} | changed
+    return client.fine_tuning.jobs.create(**values)
+
+
+def test_an_order_is_kept_as_openai_shows_it(client: openai.OpenAI) -> None:
+    method = {"type": "reinforcement", "reinforcement": {"grader": GRADER, "hyperparameters": {"batch_size": 8}}}
+    job = order(client, method=method, suffix="polite", seed=7, metadata={"team": "a"})
+
+    assert (job.object, job.status, job.model, job.seed) == ("fine_tuning.job", "validating_files", "tiny", 7)
+    assert (job.fine_tuned_model, job.finished_at, job.error, job.trained_tokens) == (None, None, None, None)
+    assert (job.hyperparameters.batch_size, job.hyperparameters.n_epochs) == (8, "auto")
+    assert (job.metadata, job.result_files, job.integrations) == ({"team": "a"}, [], [])
+    assert job.method.reinforcement.grader.model == "helpful"
+    assert job.proxy == {"name": "polite", "alias": "stable"}
+    assert client.fine_tuning.jobs.retrieve(job.id) == job
+    events = client.fine_tuning.jobs.list_events(job.id).data
+    assert [event.message for event in events] == [
+        f"Validating training file: {job.training_file}",
+        f"Created fine-tuning job: {job.id}",
+    ]
+    assert client.fine_tuning.jobs.checkpoints.list(job.id).data == []
+
+
+def test_a_job_without_a_suffix_has_a_proxy_of_its_own(client: openai.OpenAI) -> None:
+    first, second = order(client), order(client)
+
+    assert first.proxy["name"].startswith("ft-")
+    assert first.proxy["name"] != second.proxy["name"]
+
+
+def test_jobs_are_cancelled_paused_and_resumed(client: openai.OpenAI) -> None:
+    jobs = client.fine_tuning.jobs
+    job = order(client)
+
+    assert jobs.pause(job.id).status == "paused"  # type: ignore[comparison-overlap]
+    assert jobs.resume(job.id).status == "validating_files"
+    cancelled = jobs.cancel(job.id)
+
+    assert cancelled.status == "cancelled"
+    assert cancelled.finished_at is not None
+    for act in (jobs.cancel, jobs.pause, jobs.resume):
+        with pytest.raises(openai.BadRequestError, match="its status is 'cancelled'"):
+            act(job.id)
+        with pytest.raises(openai.NotFoundError, match="no fine-tuning job"):
+            act("ftjob-0")
+
+
+def test_what_the_trainer_says_is_shown(client: openai.OpenAI, queue: JobQueue) -> None:
+    done, bad = order(client, suffix="polite"), order(client)
+    queue.accept(done.id, "12 rows")
+    queue.reject(bad.id, JobError(code="invalid_training_file", message="line 1: no JSON", param="training_file"))
+    lease = queue.take("w", 60)
+    assert lease is not None
+    queue.record(lease, 1, {"reward/raw_mean": 0.5}, estimated_finish=2_000_000_000_000_000)
+    running = client.fine_tuning.jobs.retrieve(done.id)
+    queue.record_checkpoint(lease, 1, "tiny:polite@1", {"reward/raw_mean": 0.5})
+    queue.succeed(lease, "tiny:polite", 99)
+
+    assert (running.status, running.estimated_finish) == ("running", 2_000_000_000)
+    shown = client.fine_tuning.jobs.retrieve(done.id)
+    assert (shown.status, shown.fine_tuned_model, shown.trained_tokens) == ("succeeded", "tiny:polite", 99)
+    error = client.fine_tuning.jobs.retrieve(bad.id).error
+    assert error is not None
+    assert (error.code, error.message, error.param) == ("invalid_training_file", "line 1: no JSON", "training_file")
+    metrics = [event for event in client.fine_tuning.jobs.list_events(done.id, limit=3) if event.type == "metrics"]
+    assert [(event.data, event.level) for event in metrics] == [({"reward/raw_mean": 0.5}, "info")]
+    checkpoints = client.fine_tuning.jobs.checkpoints.list(done.id).data
+    assert [(each.step_number, each.fine_tuned_model_checkpoint) for each in checkpoints] == [(1, "tiny:polite@1")]
+    assert checkpoints[0].fine_tuning_job_id == done.id
+
+
+def test_jobs_are_listed_newest_first_in_pages_and_by_label(client: openai.OpenAI) -> None:
+    names = [order(client, metadata={"n": str(number % 2)}).id for number in range(3)]
+
+    assert [job.id for job in client.fine_tuning.jobs.list(limit=2)] == names[::-1]
+    assert [job.id for job in client.fine_tuning.jobs.list(metadata={"n": "0"})] == [names[2], names[0]]
+
+
+def test_jobs_are_their_keys_own(start: Start) -> None:
+    server = start(api_keys=(MINE, YOURS))
+    mine, yours = connect(server, MINE), connect(server, YOURS)
+    job = order(mine, suffix="polite")
+
+    jobs = yours.fine_tuning.jobs
+    for call in (jobs.retrieve, jobs.cancel, jobs.pause, jobs.resume, jobs.list_events, jobs.checkpoints.list):
+        with pytest.raises(openai.NotFoundError):
+            call(job.id)
+    assert list(jobs.list()) == []
+    with pytest.raises(openai.BadRequestError, match="not yours"):
+        order(yours, suffix="polite")
+    with pytest.raises(openai.BadRequestError, match="no file of the id in 'training_file'"):
+        order(yours, training_file=job.training_file)
+    assert mine.fine_tuning.jobs.retrieve(job.id).status == "validating_files"
+    mine.close()
+    yours.close()
+
+
+def test_no_key_trains_a_proxy_over_that_all_rely_on(start: Start) -> None:
+    server = start(api_keys=(MINE,))
+    publish(server.proxies, server.llm, "shared")
+    client = connect(server, MINE)
+
+    for name in ("helpful", "shared"):  # the default proxy, and one that an operator published
+        with pytest.raises(openai.BadRequestError) as refused:
+            order(client, suffix=name)
+        assert refused.value.code == "suffix_taken"
+    client.close()
+
+
+def test_training_may_start_from_a_served_proxy(start: Start) -> None:
+    server = start()
+    publish(server.proxies, server.llm, "shared")
+    eventually(lambda: "shared" in server.service.serving().reloader.table.names())
+    with connect(server) as client:
+        job = order(client, model="tiny:shared")
+
+    assert job.model == "tiny:shared@1"
+
+
+@pytest.mark.parametrize(
+    ("changed", "param", "said"),
+    [
+        ({"model": "gpt-4o"}, "model", "does not exist"),
+        ({"model": "tiny:nobody"}, "model", "nobody"),
+        ({"training_file": "file-0"}, "training_file", "no file of the id"),
+        ({"method": None}, "method", "reinforcement"),
+        ({"method": {"type": "supervised"}}, "method.type", "reinforcement"),
+        (
+            {"method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "python", "source": "x"}}}},
+            "method.reinforcement.grader.type",
+            "string_check",
+        ),
+        (
+            {"method": {**METHOD, "reinforcement": {"grader": GRADER, "hyperparameters": {"n_epochs": 99}}}},
+            "method.reinforcement.hyperparameters.n_epochs",
+            "[1, 50]",
+        ),
+        ({"suffix": "My Proxy"}, "suffix", "a-z"),
+        ({"seed": 2**31}, "seed", "2147483647"),
+        ({"validation_file": "file-0"}, "validation_file", "not supported"),
+        ({"hyperparameters": {"n_epochs": 1}}, "hyperparameters", "inside of 'method'"),
+        ({"integrations": [{"type": "wandb"}]}, "integrations", "not supported"),
+        ({"colour": "red"}, "colour", "Unknown parameter"),
+        ({"proxy": {"alias": "Best"}}, "proxy.alias", "a-z"),
+        ({"metadata": {"x": 1}}, "metadata.x", "string"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(
+    server: RunningServer, client: openai.OpenAI, changed: dict[str, Any], param: str, said: str
+) -> None:
+    body = {"model": "tiny", "training_file": upload(client), "method": METHOD} | changed
+
+    answer = httpx.post(f"{server.url}/v1/fine_tuning/jobs", json=body)
+
+    assert answer.status_code in (400, 404)
+    error = answer.json()["error"]
+    assert error["param"] == param, error
+    assert said in error["message"]
+    assert httpx.get(f"{server.url}/v1/fine_tuning/jobs").json()["data"] == []
