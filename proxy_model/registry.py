@@ -21,13 +21,10 @@ from proxy_model.aliases import FILE as ALIASES
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint, Fingerprint, read_checkpoint, write_checkpoint
 from proxy_model.errors import InvalidParameter, UnknownProxy
+from proxy_model.proxy_name import RESERVED_NAMES, is_proxy_name
 from proxy_model.verdicts import FILE as VERDICTS
 from proxy_model.verdicts import PENDING, Verdict, Verdicts
 
-RESERVED_NAMES = frozenset({"base"})
-"""`<llm>:base` is the LLM alone."""
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _LOCK = ".lock"
 
@@ -212,11 +209,6 @@ class ProxyRegistry:
         if not self.versions(name):
             raise UnknownProxy(f"no proxy {name!r} is published")
         return self.root / name
-
-
-def is_proxy_name(name: str) -> bool:
-    """Whether a proxy may be called so: a plain file name in lower case that is not reserved."""
-    return _NAME.fullmatch(name) is not None and name not in RESERVED_NAMES
 
 
 def _commit(staged: Path, name: str) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from proxy_model.checkpoint import Fingerprint, read_checkpoint
 from proxy_model.errors import BadCheckpoint, FingerprintMismatch
 from proxy_model.manifest import MANIFEST
-from proxy_model.registry import ProxyRegistry, is_proxy_name
+from proxy_model.proxy_name import is_proxy_name
+from proxy_model.registry import ProxyRegistry
 
 SHIPPED = Path(__file__).parents[2] / "demo" / "proxies"
 

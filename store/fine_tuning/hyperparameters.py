@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, get_args
 from proxy_model.errors import InvalidParameter
 from store.fine_tuning.require import require
 
-Algorithm = Literal["ppo", "rloo", "mle", "rwr", "awr"]
+Algorithm = Literal["ppo", "rloo", "mle", "rwr", "awr", "dt"]
 
 AUTO = "auto"
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from proxy_model.aliases import Aliases
 from proxy_model.errors import InvalidParameter
-from proxy_model.registry import is_proxy_name
+from proxy_model.proxy_name import is_proxy_name
 from store.fine_tuning.graders import Grader, grader_to_json, parse_grader
 from store.fine_tuning.hyperparameters import Hyperparameters
 from store.fine_tuning.require import require

@@ -1,0 +1,13 @@
+"""What a proxy may be called."""
+
+import re
+
+RESERVED_NAMES = frozenset({"base"})
+"""`<llm>:base` is the LLM alone."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def is_proxy_name(name: str) -> bool:
+    """Whether a proxy may be called so: a plain file name in lower case that is not reserved."""
+    return _NAME.fullmatch(name) is not None and name not in RESERVED_NAMES
