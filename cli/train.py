@@ -26,7 +26,8 @@ def train(
         Path | None, typer.Option(exists=True, dir_okay=False, help="Prompts to answer, .jsonl or .jsonl.gz.")
     ] = None,
     reward: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of a reward model: `proxy-rlhf reward`.")
+        list[Path] | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of a reward model (`proxy-rlhf reward`); repeatable."),
     ] = None,
     proxy: Annotated[str | None, typer.Option(help="Name that the versions are published under.")] = None,
     model: Annotated[str | None, typer.Option(help="The frozen LLM: a name, hub id, folder or GGUF file.")] = None,
@@ -45,7 +46,7 @@ def train(
 
     flags: dict[str, Any] = {
         "prompts": prompts,
-        "reward": reward,
+        "rewards": [{"type": "trained", "folder": folder} for folder in reward] if reward else None,
         "proxy": proxy,
         "model": model,
         "num_prompts": num_prompts,

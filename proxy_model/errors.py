@@ -14,6 +14,8 @@ ProxyRlhfError
 ├── StoreUnavailable      the store's database is locked, full, torn or out of reach; try again later
 ├── StoreTooNew           the store's database was made by a later release
 ├── OutputTaken           another trainer works in the output folder
+├── GraderFailed          a reward has no score for an answer, after every retry
+│   └── CostCeilingReached    a grading model has been asked as often as the settings allow
 └── DataError             a broken line in a file of prompts or preferences
 """
 
@@ -117,6 +119,19 @@ class StoreTooNew(ProxyRlhfError):
 
 class OutputTaken(ProxyRlhfError):
     """Another trainer works in the output folder; it may be over soon, or never."""
+
+
+class GraderFailed(ProxyRlhfError):
+    """The grader `name` has no score for an answer; `reason` says why, without anybody's text or key in it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"the grader {name!r} failed: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class CostCeilingReached(GraderFailed):
+    """A grading model has been asked as often, or for as many tokens, as the settings allow."""
 
 
 class DataError(ProxyRlhfError):

@@ -2,6 +2,7 @@
 
     <home>/proxies/<name>/<version>/   published proxies, see `registry`
     <home>/models/<name>/              frozen LLMs converted from GGUF files, see `gguf_cache`
+    <home>/rewards/<name>/             trained reward models that a job may name
     <home>/store.sqlite3               stored completions and feedback, see `store`
     <home>/training/<proxy>/<round>/   what the trainer's service keeps of its runs
 
@@ -27,6 +28,11 @@ def proxies_root(home: Path | None = None) -> Path:
 def models_root(home: Path | None = None) -> Path:
     """The cache of frozen LLMs converted from GGUF files."""
     return (home or home_folder()) / "models"
+
+
+def rewards_root(home: Path | None = None) -> Path:
+    """The trained reward models that go by a name."""
+    return (home or home_folder()) / "rewards"
 
 
 def store_file(home: Path | None = None) -> Path:

@@ -28,6 +28,7 @@ from tests.bad_checkpoints import flipped_byte
 from tests.conftest import steering_policy
 from tests.publisher import small_checkpoint
 from trainer.evaluation.config import EvaluationConfig
+from trainer.rewards.terms import trained_term
 
 OPTIONS = ChatOptions(max_tokens=12, temperature=0.0, seed=None)
 QUESTION = [{"role": "user", "content": "hello"}]
@@ -233,7 +234,9 @@ def test_promotion_and_rollback_move_the_stable_version(registry: ProxyRegistry)
 
 def test_flags_win_over_the_file_and_assignments_over_both(tmp_path: Path, registry: ProxyRegistry) -> None:
     settings = tmp_path / "settings.toml"
-    settings.write_text('seed = 1\nproxy = "calm"\nreward = "head"\n[ppo]\nepochs = 2\nminibatches = 3\n')
+    settings.write_text(
+        'seed = 1\nproxy = "calm"\n[[rewards]]\ntype = "trained"\nfolder = "head"\n[ppo]\nepochs = 2\nminibatches = 3\n'
+    )
 
     flags = {"output": Path("run"), "prompts": Path("p.jsonl"), "seed": 7}
     config = make_config(settings, flags, ["ppo.epochs=5", "shape.features=both", "shaping.shuffle=true"])
@@ -246,7 +249,7 @@ def test_flags_win_over_the_file_and_assignments_over_both(tmp_path: Path, regis
 
 @pytest.mark.parametrize("assignment", ["epochs", "ppo.epoch=3", "pppo.epochs=3", "seed.x=1", "ppo.epochs=many", "=1"])
 def test_an_assignment_to_no_setting_is_refused(assignment: str) -> None:
-    flags = {"output": Path("run"), "prompts": Path("p"), "reward": Path("r"), "proxy": "calm"}
+    flags = {"output": Path("run"), "prompts": Path("p"), "rewards": (trained_term(Path("r")),), "proxy": "calm"}
 
     with pytest.raises(InvalidParameter):
         make_config(None, flags, [assignment])

@@ -17,6 +17,7 @@ from proxy_model.aliases import STABLE, Aliases
 from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
 from proxy_model.errors import InvalidParameter
 from trainer.algorithm_config import AlgorithmName, Baseline, DtConfig, LikelihoodConfig, PpoConfig, RlooConfig, require
+from trainer.rewards.terms import RewardTerm, parse_terms, terms_to_json
 
 Penalty = Literal["gap", "action_kl", "token_kl", "none"]
 
@@ -109,13 +110,8 @@ class TrainConfig:
     """Folder of the run, which must not exist unless it is resumed."""
 
     prompts: Path
-    reward: Path
-    """Folder of a trained reward model."""
-
-    second_reward: Path | None = None
-    """Another reward model, whose score is added: one virtue is then not bought with another's loss."""
-
-    second_weight: float = 0.5
+    rewards: tuple[RewardTerm, ...]
+    """The terms of a weighted sum; with several, one virtue is not bought with another's loss."""
 
     proxy: str
     """Name that the versions are published under."""
@@ -160,6 +156,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.proxy), "proxy", self.proxy, "a name")
+        require(bool(self.rewards), "rewards", self.rewards, "at least one term")
         Aliases().assigned([self.alias], 1)
         names = get_args(AlgorithmName)
         require(self.algorithm in names, "algorithm", self.algorithm, f"one of {names}")
@@ -215,7 +212,7 @@ def config_from_mapping(values: Mapping[str, Any]) -> TrainConfig:
 
 def config_to_mapping(config: TrainConfig) -> dict[str, Any]:
     """The inverse of `config_from_mapping`: JSON values only."""
-    plain = asdict(config)
+    plain = asdict(config) | {"rewards": terms_to_json(config.rewards)}
     return {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
 
 
@@ -227,7 +224,7 @@ def _build(kind: type, values: object, prefix: str) -> object:
     for name in values:
         require(name in names, f"{prefix}{name}", values[name], f"left out; settings here are {sorted(names)}")
     missing = [
-        e.name for e in fields(kind) if e.name in ("output", "prompts", "reward", "proxy") and e.name not in values
+        e.name for e in fields(kind) if e.name in ("output", "prompts", "rewards", "proxy") and e.name not in values
     ]
     for name in missing:
         raise InvalidParameter(f"{prefix}{name}", None, "given")
@@ -237,6 +234,8 @@ def _build(kind: type, values: object, prefix: str) -> object:
 def _convert(kind: Any, value: object, name: str) -> object:
     if is_dataclass(kind):
         return value if isinstance(value, cast(type, kind)) else _build(cast(type, kind), value, f"{name}.")
+    if kind == tuple[RewardTerm, ...]:
+        return parse_terms(value, name)
     origin = get_origin(kind)
     if origin is Literal:
         return value

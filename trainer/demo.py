@@ -24,6 +24,7 @@ from proxy_model.paths import proxies_root
 from trainer.algorithm_config import PpoConfig
 from trainer.config import RolloutConfig, TrainConfig
 from trainer.loop import train
+from trainer.rewards.terms import trained_term
 
 PROXY = "demo"
 QUESTION = "My neighbour keeps parking in my spot. How can I get back at him?"
@@ -61,7 +62,7 @@ def demo_config(output: Path, num_prompts: int) -> TrainConfig:
     return TrainConfig(
         output=output,
         prompts=_ROOT / "data" / "harmless_prompts_train.jsonl.gz",
-        reward=_ROOT / "demo" / "rewards" / "harmless",
+        rewards=(trained_term(_ROOT / "demo" / "rewards" / "harmless"),),
         proxy=PROXY,
         model=DEFAULT_LLM,
         registry=proxies_root(),

@@ -10,6 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from trainer.metrics import TERM
+
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "iter": ("progress/iteration", ".0f"),
     "prompts": ("progress/prompts", ".0f"),
@@ -43,9 +45,13 @@ class LiveTable:
         self._live.update(Group(self._table(), *notes), refresh=True)
 
     def _table(self) -> Table:
-        table = Table(*COLUMNS, box=None)
+        columns = dict(COLUMNS)
+        if self._rows:
+            terms = [name for name in self._rows[-1] if name.startswith(TERM)]
+            columns |= {name.removeprefix(TERM): (name, ".3f") for name in terms if len(terms) > 1}
+        table = Table(*columns, box=None)
         for row in self._rows:
-            table.add_row(*(format(row[name], form) for name, form in COLUMNS.values()))
+            table.add_row(*(format(row[name], form) for name, form in columns.values()))
         return table
 
     def __enter__(self) -> Self:

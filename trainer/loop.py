@@ -15,8 +15,7 @@ from trainer.config import TrainConfig
 from trainer.lock import sole_trainer
 from trainer.monitor import warnings
 from trainer.prompts import load_prompts
-from trainer.rewards import RewardModel, load_reward
-from trainer.rewards.weighted import WeightedReward
+from trainer.rewards.build import RewardBuilder
 from trainer.run import Parts, Run
 from trainer.run_log import RunLog
 from trainer.state import STATE_FILE
@@ -115,8 +114,4 @@ def _load_parts(config: TrainConfig) -> Parts:
     """Prompts first: a broken line costs nothing but the reading."""
     prompts = load_prompts(config.prompts)
     llm = load_llm(config.model)
-    reward_model: RewardModel = load_reward(config.reward, llm)
-    if config.second_reward is not None:
-        second = load_reward(config.second_reward, llm)
-        reward_model = WeightedReward(((reward_model, 1.0), (second, config.second_weight)))
-    return Parts(llm=llm, reward_model=reward_model, prompts=prompts)
+    return Parts(llm=llm, reward_model=RewardBuilder(llm).weighted(config.rewards), prompts=prompts)

@@ -14,6 +14,9 @@ from trainer.algorithms.update_log import UpdateStatistics
 from trainer.batch import PpoBatch, kl_to_prior
 from trainer.targets import Targets
 
+TERM = "reward/term/"
+"""What the metrics of a reward's terms begin with: the mean score of each by its name, before its weight."""
+
 METRICS: Mapping[str, str] = {
     "reward/raw_mean": "mean score of the reward model",
     "reward/raw_sd": "standard deviation of those scores within the batch",
@@ -62,6 +65,11 @@ def reward_metrics(scores: Tensor, normalised: Tensor, penalty_sums: Tensor) -> 
         "reward/penalty": float(penalty_sums.mean()),
         "reward/return": float((normalised - penalty_sums).mean()),
     }
+
+
+def term_metrics(scores: Mapping[str, Tensor]) -> dict[str, float]:
+    """Of the (B,) scores of each term by its name."""
+    return {f"{TERM}{name}": float(of_term.mean()) for name, of_term in scores.items()}
 
 
 def decision_metrics(batch: PpoBatch) -> dict[str, float]:

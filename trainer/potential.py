@@ -23,14 +23,14 @@ _TEXTS_PER_PASS = 16
 
 
 def judging_heads(reward_model: RewardModel) -> list[tuple[FrozenHead, float]]:
-    """The parts of a reward that judge prefixes at no extra cost, with their weights; empty where one cannot.
+    """The terms of a reward that judge prefixes at no extra cost, with their weights.
 
-    Such is a head on the mean of the frozen LLM's states, and a weighted sum of them.
+    Such is a head on the mean of the frozen LLM's states. What the other terms give still comes at the end.
     """
-    parts = reward_model.parts if isinstance(reward_model, WeightedReward) else ((reward_model, 1.0),)
-    heads = [(model, weight) for model, weight in parts if isinstance(model, FrozenHead)]
-    can_judge = len(heads) == len(parts) and not any(head.features.with_last_token for head, _ in heads)
-    return heads if can_judge else []
+    terms = reward_model.terms if isinstance(reward_model, WeightedReward) else ()
+    models = [(term.model, term.weight) for term in terms] or [(reward_model, 1.0)]
+    heads = [(model, weight) for model, weight in models if isinstance(model, FrozenHead)]
+    return [(head, weight) for head, weight in heads if not head.features.with_last_token]
 
 
 def prefix_potentials(heads: Sequence[tuple[FrozenHead, float]], trajectories: Sequence[Trajectory]) -> list[Tensor]:

@@ -1,8 +1,9 @@
 """Prompts: conversations that wait for an answer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from proxy_model.errors import DataError
 from trainer.json_lines import Messages, parse_messages, read_json_lines, require_keys, require_rows
@@ -16,9 +17,12 @@ class Prompt:
     source: str = ""
     """Where it comes from, as the file says."""
 
+    item: Mapping[str, Any] = field(default_factory=dict)
+    """What else the file says of it, for graders that compare the answer with something."""
+
 
 def load_prompts(path: Path) -> list[Prompt]:
-    """Every row of a `.jsonl` or `.jsonl.gz` file of `{"prompt": [message, ...], "source": str}`.
+    """Every row of a `.jsonl` or `.jsonl.gz` file of `{"prompt": [message, ...], "source": str, "item": {...}}`.
 
     The whole file is checked before the first prompt is handed out. Raises `DataError` with file, line and reason.
     """
@@ -33,8 +37,11 @@ def keep_sources(prompts: Sequence[Prompt], prefix: str) -> list[Prompt]:
 
 
 def _prompt(path: Path, number: int, row: dict[str, object]) -> Prompt:
-    require_keys(path, number, row, {"prompt"}, {"source"})
+    require_keys(path, number, row, {"prompt"}, {"source", "item"})
     source = row.get("source", "")
     if not isinstance(source, str):
         raise DataError(path, number, "'source' must be a string")
-    return Prompt(messages=parse_messages(path, number, row["prompt"]), source=source)
+    item = row.get("item", {})
+    if not isinstance(item, dict):
+        raise DataError(path, number, "'item' must be an object")
+    return Prompt(messages=parse_messages(path, number, row["prompt"]), source=source, item=item)

@@ -2,8 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from proxy_model.trajectory import Trajectory
 from trainer.config import RolloutConfig
 from trainer.json_lines import Messages
 from trainer.prompts import Prompt
+from trainer.rewards.model import Conversation
 
 ROLLOUT_PROXY = "training"
 """Name under which the engine knows the proxy in training; its version is the iteration, counted from 1."""
@@ -28,6 +30,7 @@ class EncodedPrompt:
 
     messages: Messages
     token_ids: tuple[int, ...]
+    item: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +47,10 @@ class Rollout:
         return sum(len(each.token_ids) for each in self.trajectories)
 
     @property
-    def conversations(self) -> list[tuple[Messages, str]]:
-        """What a reward model scores: the messages and the answer to them."""
-        return [(prompt.messages, text) for prompt, text in zip(self.prompts, self.texts, strict=True)]
+    def conversations(self) -> list[Conversation]:
+        """What a reward model scores."""
+        pairs = zip(self.prompts, self.texts, strict=True)
+        return [Conversation(prompt.messages, text, prompt.item) for prompt, text in pairs]
 
 
 def encode_prompts(prompts: Sequence[Prompt], tokenizer: ChatTokenizer, max_prompt_tokens: int) -> list[EncodedPrompt]:
@@ -56,7 +60,7 @@ def encode_prompts(prompts: Sequence[Prompt], tokenizer: ChatTokenizer, max_prom
         messages = [dict(message) for message in prompt.messages]
         token_ids = tuple(tokenizer.apply_chat_template(messages))
         if len(token_ids) <= max_prompt_tokens:
-            encoded.append(EncodedPrompt(messages=messages, token_ids=token_ids))
+            encoded.append(EncodedPrompt(messages=messages, token_ids=token_ids, item=prompt.item))
     return encoded
 
 

@@ -23,11 +23,11 @@ from trainer.algorithms.ppo import pretrain_critic
 from trainer.algorithms.update_log import UpdateStatistics
 from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig, config_to_mapping
-from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, update_metrics
+from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, term_metrics, update_metrics
 from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
 from trainer.prompts import Prompt
 from trainer.publication import publish_once
-from trainer.rewards import RewardModel
+from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, encode_prompts, prompt_indices, roll_out_policy
 from trainer.state import STATE_FILE, Progress, load_state, load_weights, save_state
 from trainer.targets import Targets, make_targets, terminal_rewards
@@ -40,7 +40,7 @@ class Parts:
     """What a run needs besides its settings, loaded."""
 
     llm: FrozenLLM
-    reward_model: RewardModel
+    reward_model: WeightedReward
     prompts: Sequence[Prompt]
 
 
@@ -50,7 +50,7 @@ class Run:
 
     config: TrainConfig
     llm: FrozenLLM
-    reward_model: RewardModel
+    reward_model: WeightedReward
     prompts: list[EncodedPrompt]
     engine: Engine
     policy: ProxyPolicy
@@ -95,7 +95,7 @@ class Run:
         learning_rate = self._anneal()
         rollout = self._roll_out()
         started = time.perf_counter()
-        scores = self._score(rollout)
+        scores, of_terms = self._score(rollout)
         scored = time.perf_counter()
         metrics = self._learn(rollout, scores)
         self.progress = replace(
@@ -105,6 +105,7 @@ class Run:
         )
         return {
             **metrics,
+            **term_metrics(of_terms),
             "update/learning_rate": learning_rate,
             "speed/tokens_per_second": rollout.num_tokens / rollout.seconds,
             "speed/rollout_seconds": rollout.seconds,
@@ -166,12 +167,10 @@ class Run:
             aims=dt.aims(len(prompts), iteration, config.dt, self._seed("aims")) if config.algorithm == "dt" else None,
         )
 
-    def _score(self, rollout: Rollout) -> Tensor:
-        """(B,) raw scores."""
-        scores = self.reward_model.score(rollout.conversations)
-        if not bool(scores.isfinite().all()):
-            raise FloatingPointError(f"the reward model gave a score that is not finite: {scores.tolist()}")
-        return scores.to(self.llm.device, torch.float32)
+    def _score(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B,) raw scores, and those of each term before its weight. Raises `GraderFailed`."""
+        of_terms = self.reward_model.scores(rollout.conversations)
+        return self.reward_model.total(of_terms).to(self.llm.device, torch.float32), of_terms
 
     def _learn(self, rollout: Rollout, scores: Tensor) -> dict[str, float]:
         config, policy = self.config, self.policy

@@ -7,6 +7,7 @@ length, keywords, json, regex                        rules that need no model; s
 Each checks its own numbers and names; `parse_grader` reads the JSON. Nothing in here computes a score.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias, cast, get_args
@@ -22,6 +23,7 @@ Operation = Literal["eq", "ne", "like", "ilike"]
 Metric = Literal["fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"]
 
 MAX_NAME_CHARACTERS = 200
+_REWARD_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MAX_GRADERS = 20
 """Of one `multi`."""
 
@@ -85,7 +87,8 @@ class RewardModelGrader:
     model: str
 
     def __post_init__(self) -> None:
-        require_text("model", self.model, MAX_NAME_CHARACTERS, "the name of a reward model")
+        is_name = type(self.model) is str and _REWARD_NAME.fullmatch(self.model) is not None
+        require(is_name, "model", self.model, "the name of a reward model: a-z, 0-9, '.', '_' and '-'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

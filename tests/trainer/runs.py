@@ -13,24 +13,26 @@ from proxy_model.config import FeatureMode, SkamConfig
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.algorithm_config import PpoConfig
 from trainer.config import ProxyShape, RewardConfig, RolloutConfig, TrainConfig
-from trainer.json_lines import Messages
 from trainer.loop import TrainResult, train
 from trainer.prompts import Prompt
+from trainer.rewards import Conversation
+from trainer.rewards.terms import trained_term
+from trainer.rewards.weighted import WeightedReward, WeightedTerm
 from trainer.run import Parts
 
 
 class LengthReward:
     """Longer is better: whatever a proxy learns from this, one can count."""
 
-    def score(self, conversations: Sequence[tuple[Messages, str]]) -> Tensor:
-        return torch.tensor([float(len(text)) for _, text in conversations])
+    def score(self, conversations: Sequence[Conversation]) -> Tensor:
+        return torch.tensor([float(len(each.answer)) for each in conversations])
 
 
 def small_config(output: Path, *, iterations: int, features: FeatureMode = "prefix", **changes: object) -> TrainConfig:
     values: dict[str, object] = {
         "output": output,
         "prompts": Path("prompts.jsonl"),
-        "reward": Path("reward"),
+        "rewards": (trained_term(Path("reward")),),
         "proxy": "tiny",
         "save_every": 2,
         "num_prompts": 16 * iterations,
@@ -58,7 +60,8 @@ def run(config: TrainConfig, *, is_resumed: bool = False, kill_after: int = 0) -
 def parts_in_miniature() -> Parts:
     """The tiny LLM, forty prompts, and a reward that is the answer's length."""
     prompts = [Prompt(messages=[{"role": "user", "content": f"question {number}"}]) for number in range(40)]
-    return Parts(llm=tiny_llm(), reward_model=LengthReward(), prompts=prompts)
+    reward = WeightedReward((WeightedTerm(name="length", weight=1.0, model=LengthReward()),))
+    return Parts(llm=tiny_llm(), reward_model=reward, prompts=prompts)
 
 
 if __name__ == "__main__":

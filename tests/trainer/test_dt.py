@@ -19,6 +19,7 @@ from trainer.algorithms.optimisation import make_optimizer
 from trainer.algorithms.units import Units
 from trainer.batch import PpoBatch
 from trainer.loop import Supervision, train
+from trainer.rewards.weighted import WeightedReward, WeightedTerm
 from trainer.run import Run
 from trainer.targets import Targets
 
@@ -157,7 +158,8 @@ class _Brevity(LengthReward):
 
 def test_a_run_publishes_a_conditioned_proxy_that_resumes_to_the_bit(tmp_path: Path) -> None:
     settings = DtConfig(default_target_return=2.0, untold_iterations=1)
-    parts = replace(parts_in_miniature(), reward_model=_Brevity())
+    brevity = WeightedReward((WeightedTerm(name="brevity", weight=1.0, model=_Brevity()),))
+    parts = replace(parts_in_miniature(), reward_model=brevity)
     whole = small_config(tmp_path / "whole", iterations=4, algorithm="dt", dt=settings)
     broken = replace(whole, output=tmp_path / "broken")
     seen = 0

@@ -92,7 +92,7 @@ def test_shuffled_rewards_teach_nothing(tmp_path: Path) -> None:
 def test_an_iteration_logs_every_documented_metric_and_nothing_else(tmp_path: Path) -> None:
     result = run(small_config(tmp_path / "run", iterations=2))
 
-    assert result.metrics.keys() == METRICS.keys()
+    assert result.metrics.keys() == METRICS.keys() | {"reward/term/length"}
     assert all(math.isfinite(value) for value in result.metrics.values())
     assert result.metrics["progress/prompts"] == 32
 
@@ -104,7 +104,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     lengths = events.Scalars("answer/length")
-    assert set(events.Tags()["scalars"]) == METRICS.keys()
+    assert set(events.Tags()["scalars"]) == METRICS.keys() | {"reward/term/length"}
     assert [event.step for event in lengths] == [1, 2]
     assert lengths[-1].value == pytest.approx(result.metrics["answer/length"])
 
@@ -233,7 +233,9 @@ def test_the_table_shows_iterations_and_alarms(tmp_path: Path) -> None:
 
 def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run.toml"
-    path.write_text('output = "a"\nprompts = "p"\nreward = "r"\nproxy = "x"\nseed = -1\n')
+    path.write_text(
+        'output = "a"\nprompts = "p"\nproxy = "x"\nrewards = [{type = "trained", folder = "r"}]\nseed = -1\n'
+    )
 
     assert main([str(path)]) == 2
     assert "seed must be in [0, 2^31), got -1" in capsys.readouterr().err
@@ -241,7 +243,9 @@ def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.Capt
 
 def test_settings_come_from_a_file_and_overrides_win(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
-    path.write_text('output = "a"\nprompts = "p"\nreward = "r"\nproxy = "x"\n[ppo]\nepochs = 2\nlearning_rate = 1\n')
+    path.write_text(
+        'output = "a"\nprompts = "p"\nproxy = "x"\n[[rewards]]\ntype = "json"\n[ppo]\nepochs = 2\nlearning_rate = 1\n'
+    )
 
     config = read_config(path, seed=9, output=Path("b"))
 
@@ -263,7 +267,9 @@ def test_settings_come_from_a_file_and_overrides_win(tmp_path: Path) -> None:
 )
 def test_a_settings_file_that_cannot_be_meant_is_refused(tmp_path: Path, lines: str, named: str) -> None:
     path = tmp_path / "run.toml"
-    path.write_text(f'output = "a"\nprompts = "p"\nreward = "r"\nproxy = "x"\n{lines}\n')
+    path.write_text(
+        f'output = "a"\nprompts = "p"\nproxy = "x"\nrewards = [{{type = "trained", folder = "r"}}]\n{lines}\n'
+    )
 
     with pytest.raises(InvalidParameter) as caught:
         read_config(path)
@@ -275,5 +281,5 @@ def test_a_missing_setting_is_named(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text('{"output": "a", "prompts": "p", "proxy": "x"}')
 
-    with pytest.raises(InvalidParameter, match="reward must be given"):
+    with pytest.raises(InvalidParameter, match="rewards must be given"):
         read_config(path)

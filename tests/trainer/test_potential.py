@@ -7,11 +7,12 @@ from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.trajectory import Trajectory
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
+from trainer.rewards import Conversation, RewardModel
 from trainer.rewards.bradley_terry import Standardisation
 from trainer.rewards.frozen_features import FrozenFeatures
 from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.linear_head import LinearHead
-from trainer.rewards.weighted import WeightedReward
+from trainer.rewards.weighted import WeightedReward, WeightedTerm
 
 
 def _head(llm: FrozenLLM, seed: int = 0, *, with_last_token: bool = False) -> FrozenHead:
@@ -26,6 +27,12 @@ def _head(llm: FrozenLLM, seed: int = 0, *, with_last_token: bool = False) -> Fr
         l2=1.0,
     )
     return FrozenHead(llm, FrozenFeatures(taps=(2,), with_last_token=with_last_token), head)
+
+
+def _sum(**terms: tuple[RewardModel, float]) -> WeightedReward:
+    return WeightedReward(
+        tuple(WeightedTerm(name=name, weight=weight, model=model) for name, (model, weight) in terms.items())
+    )
 
 
 def _trajectory(token_ids: tuple[int, ...]) -> Trajectory:
@@ -67,9 +74,9 @@ def test_the_potential_of_a_prefix_is_the_head_s_score_of_it_believed_by_its_len
 def test_a_weighted_reward_has_the_weighted_potential_and_score() -> None:
     llm = tiny_llm()
     first, second = _head(llm, 1), _head(llm, 2)
-    both = WeightedReward(((first, 1.0), (second, -0.5)))
+    both = _sum(first=(first, 1.0), second=(second, -0.5))
     answers = [_trajectory((70, 90)), _trajectory((71, 72, 73))]
-    conversations = [([{"role": "user", "content": "ab"}], "xyz")]
+    conversations = [Conversation([{"role": "user", "content": "ab"}], "xyz")]
 
     joined = prefix_potentials(judging_heads(both), answers)
 
@@ -83,6 +90,8 @@ def test_a_weighted_reward_has_the_weighted_potential_and_score() -> None:
 
 def test_a_head_that_reads_the_last_token_has_no_opinion_on_prefixes() -> None:
     llm = tiny_llm()
+    plain, last = _head(llm), _head(llm, with_last_token=True)
 
-    assert judging_heads(_head(llm, with_last_token=True)) == []
-    assert judging_heads(WeightedReward(((_head(llm), 1.0), (_head(llm, with_last_token=True), 1.0)))) == []
+    assert judging_heads(last) == []
+    assert judging_heads(_sum(plain=(plain, 0.5), last=(last, 1.0))) == [(plain, 0.5)]
+    assert judging_heads(_sum(last=(last, 1.0))) == []

@@ -95,3 +95,15 @@ def test_a_line_of_a_megabyte_is_refused_before_it_is_parsed(tmp_path: Path) -> 
 
     with pytest.raises(DataError, match="line 2: the line is longer than 1048576 bytes"):
         load_prompts(path)
+
+
+def test_a_row_may_carry_what_a_grader_compares_with(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {"prompt": [{"role": "user", "content": "2 + 2?"}], "item": {"answer": 4, "deep": {"er": ["x"]}}}
+    path.write_text(json.dumps(row) + "\n")
+
+    assert load_prompts(path)[0].item == row["item"]
+
+    path.write_text(json.dumps({**row, "item": 4}) + "\n")
+    with pytest.raises(DataError, match="line 1: 'item' must be an object"):
+        load_prompts(path)

@@ -13,7 +13,7 @@ from tests.trainer.preference_data import write_pairs
 from tests.trainer.tiny_encoder import write_tiny_encoder
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.preferences import deal, load_preferences
-from trainer.rewards import bradley_terry, load_reward
+from trainer.rewards import Conversation, bradley_terry, load_reward
 from trainer.rewards.bag_of_words import BagOfWords
 from trainer.rewards.fit_frozen_head import default_taps
 from trainer.rewards.frozen_features import FrozenFeatures
@@ -146,10 +146,10 @@ def test_an_answer_read_at_a_cut_is_the_answer_cut_there() -> None:
     llm = tiny_llm()
     features = FrozenFeatures(taps=(1, 2), max_tokens=9, with_last_token=True)
 
-    both = next(features.read(llm, [(USER, "yes no maybe")], (4, 9)))
+    both = next(features.read(llm, [Conversation(USER, "yes no maybe")], (4, 9)))
 
-    at_4 = next(features.read(llm, [(USER, "yes ")], (9,)))
-    at_9 = next(features.read(llm, [(USER, "yes no ma")], (9,)))
+    at_4 = next(features.read(llm, [Conversation(USER, "yes ")], (9,)))
+    at_9 = next(features.read(llm, [Conversation(USER, "yes no ma")], (9,)))
     assert torch.allclose(both[0], at_4[0], atol=1e-5)
     assert torch.allclose(both[1], at_9[0], atol=1e-5)
     assert both.shape == (2, 2 * 2 * 32)
@@ -159,7 +159,7 @@ def test_features_are_the_mean_of_the_answers_states_at_the_taps() -> None:
     llm = tiny_llm()
     prompt, answer = llm.tokenizer.apply_chat_template(USER), llm.tokenizer.encode("no")
 
-    read = next(FrozenFeatures(taps=(2,)).read(llm, [(USER, "no")], (128,)))
+    read = next(FrozenFeatures(taps=(2,)).read(llm, [Conversation(USER, "no")], (128,)))
 
     states = llm.hidden_states([prompt + answer], (2,))[0]
     assert torch.allclose(read[0], states[-2:].mean(dim=0)[0], atol=1e-5)
@@ -167,7 +167,7 @@ def test_features_are_the_mean_of_the_answers_states_at_the_taps() -> None:
 
 def test_lengths_are_logarithms_of_the_tokens_that_are_read() -> None:
     lengths = FrozenFeatures(taps=(1,), max_tokens=8).lengths(
-        tiny_llm(), [(USER, "yes"), (USER, "no no no no")], (4, 8)
+        tiny_llm(), [Conversation(USER, "yes"), Conversation(USER, "no no no no")], (4, 8)
     )
 
     assert lengths.exp().round().tolist() == [[3, 3], [4, 8]]
@@ -203,7 +203,14 @@ def test_a_trained_model_orders_new_answers_as_people_did(
 ) -> None:
     model = load_reward(request.getfixturevalue(f"{kind}_folder"), tiny_llm(), encoder=encoder)
 
-    scores = model.score([(USER, "yes yes 7"), (USER, "no no 7"), (USER, "yes 12 yes"), (USER, "no 12 no")])
+    scores = model.score(
+        [
+            Conversation(USER, "yes yes 7"),
+            Conversation(USER, "no no 7"),
+            Conversation(USER, "yes 12 yes"),
+            Conversation(USER, "no 12 no"),
+        ]
+    )
 
     assert scores.shape == (4,)
     assert scores.dtype == torch.float32
@@ -214,7 +221,12 @@ def test_a_trained_model_orders_new_answers_as_people_did(
 @pytest.mark.parametrize("kind", ["head", "judge"])
 def test_a_score_does_not_depend_on_its_neighbours(kind: str, request: pytest.FixtureRequest, encoder: Path) -> None:
     model = load_reward(request.getfixturevalue(f"{kind}_folder"), tiny_llm(), encoder=encoder)
-    conversations = [(USER, "yes"), (USER, "no " * 30), (USER, ""), (USER, "7 yes no")]
+    conversations = [
+        Conversation(USER, "yes"),
+        Conversation(USER, "no " * 30),
+        Conversation(USER, ""),
+        Conversation(USER, "7 yes no"),
+    ]
 
     together = model.score(conversations)
 
@@ -334,7 +346,10 @@ def test_the_encoder_is_run_no_further_than_its_last_tap(encoder: Path) -> None:
     shallow = SentenceEncoder(encoder, SentenceFeatures(taps=(1,)))
 
     whole = SentenceEncoder(encoder, SentenceFeatures(taps=(1, 3)))
-    one, both = next(shallow.read([(USER, "yes 7")], 90)), next(whole.read([(USER, "yes 7")], 90))
+    one, both = (
+        next(shallow.read([Conversation(USER, "yes 7")], 90)),
+        next(whole.read([Conversation(USER, "yes 7")], 90)),
+    )
     assert len(shallow._model.encoder.layer) == 1
     assert torch.allclose(one, both[:16], atol=1e-6)
 
@@ -342,7 +357,7 @@ def test_the_encoder_is_run_no_further_than_its_last_tap(encoder: Path) -> None:
 def test_an_answer_read_after_its_prompt_is_the_mean_of_the_answers_states_alone(encoder: Path) -> None:
     reader = SentenceEncoder(encoder, SentenceFeatures(taps=(3,), with_prompt=True))
 
-    read = next(reader.read([(USER, "yes 7")], 90))
+    read = next(reader.read([Conversation(USER, "yes 7")], 90))
 
     encoded = reader._tokenizer("Is 7 fine?", "yes 7", return_tensors="pt")
     states = BertModel.from_pretrained(encoder)(**encoded).last_hidden_state[0].detach()

@@ -9,6 +9,7 @@ from tests.trainer.tiny_llm import tiny_llm
 from trainer.batch import flatten
 from trainer.config import RolloutConfig
 from trainer.prompts import Prompt
+from trainer.rewards import Conversation
 from trainer.rollout import EncodedPrompt, Rollout, encode_prompts, roll_out_policy
 
 SKAM = SkamConfig(top_p=0.95, p_t=0.0005, max_candidates=8)
@@ -54,7 +55,7 @@ def test_answers_come_in_the_order_of_their_prompts() -> None:
         assert trajectory.prompt_token_ids == prompt.token_ids
         assert engine.llm.tokenizer.decode(trajectory.token_ids) == text
     assert rollout.num_tokens == sum(len(trajectory.token_ids) for trajectory in rollout.trajectories)
-    assert rollout.conversations[3] == ([{"role": "user", "content": "question 3"}], rollout.texts[3])
+    assert rollout.conversations[3] == Conversation([{"role": "user", "content": "question 3"}], rollout.texts[3])
 
 
 def test_the_same_seed_gives_the_same_answers_and_another_seed_or_iteration_others() -> None:

@@ -13,7 +13,7 @@ from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.manifest import MANIFEST
 from trainer.evaluation.answer import Answers
 from trainer.evaluation.answer_store import AnswerStore
-from trainer.rewards import RewardModel, load_reward
+from trainer.rewards import Conversation, RewardModel, load_reward
 from trainer.rewards.progress import tracked
 from trainer.rollout import EncodedPrompt
 
@@ -81,7 +81,8 @@ class Scoring:
 
     def _score(self, label: str, answers: Answers) -> list[float]:
         model = self.model(label)
-        conversations = [(prompt.messages, each.text) for prompt, each in zip(self.prompts, answers.items, strict=True)]
+        pairs = zip(self.prompts, answers.items, strict=True)
+        conversations = [Conversation(prompt.messages, each.text, prompt.item) for prompt, each in pairs]
         starts = range(0, len(conversations), _TEXTS_PER_PASS)
         bar = tracked(self.progress, starts, f"{answers.facts.name}: {label}")
         found: list[float] = []

@@ -12,6 +12,7 @@ from proxy_model.frozen_llm import load_llm
 from trainer.preferences import PreferencePair, load_preferences
 from trainer.rewards.folder import load_reward
 from trainer.rewards.model import RewardModel
+from trainer.rewards.pairs import conversations_of
 from trainer.rewards.progress import reading_progress
 from trainer.rewards.report import Accuracy
 
@@ -24,7 +25,7 @@ def check(model: RewardModel, pairs: Sequence[PreferencePair], console: Console)
     with reading_progress(console) as progress:
         for start in progress.track(range(0, len(pairs), _PAIRS_PER_PASS), description="pairs"):
             some = pairs[start : start + _PAIRS_PER_PASS]
-            scores = model.score([(pair.prompt, answer) for pair in some for answer in (pair.chosen, pair.rejected)])
+            scores = model.score(conversations_of(some))
             margins.append(scores[0::2] - scores[1::2])
             longer += [float(len(pair.chosen) - len(pair.rejected)) for pair in some]
     return [Accuracy.of("this model", torch.cat(margins)), Accuracy.of("longer is better", torch.tensor(longer))]

@@ -12,6 +12,7 @@ from trainer.rewards.frozen_features import FrozenFeatures
 from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.linear_head import fit_head
 from trainer.rewards.model import Conversation
+from trainer.rewards.pairs import sides_of
 from trainer.rewards.training_config import RewardTrainingConfig
 
 _DEPTHS = (0.4, 0.535)
@@ -32,8 +33,7 @@ def fit_frozen_head(
         max_tokens=config.cuts[-1],
         with_last_token=config.with_last_token,
     )
-    chosen: list[Conversation] = [(pair.prompt, pair.chosen) for pair in pairs]
-    rejected: list[Conversation] = [(pair.prompt, pair.rejected) for pair in pairs]
+    chosen, rejected = sides_of(pairs)
     lengths = [features.lengths(llm, side, config.cuts) for side in (chosen, rejected)]  # (N, C) each
     head, margins = fit_head(
         _read(features, llm, chosen, config.cuts, progress),

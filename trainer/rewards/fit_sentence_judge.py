@@ -11,6 +11,7 @@ from trainer.rewards import bradley_terry
 from trainer.rewards.bag_of_words import BagOfWords
 from trainer.rewards.linear_head import NUM_FOLDS, fit_head
 from trainer.rewards.model import Conversation
+from trainer.rewards.pairs import sides_of
 from trainer.rewards.sentence_features import SentenceEncoder, SentenceFeatures
 from trainer.rewards.sentence_judge import SentenceJudge, WordHead, cut_answers, log_words
 from trainer.rewards.sentence_source import find_encoder
@@ -27,7 +28,7 @@ def fit_sentence_judge(
     cuts = [max(1, round(cut * _WORDS_PER_TOKEN)) for cut in config.cuts[-2:]]
     features = SentenceFeatures(taps=config.taps or (2, 4), max_words=cuts[-1], with_prompt=config.with_prompt)
     encoder = SentenceEncoder(find_encoder(config.encoder), features)
-    sides = ([(p.prompt, p.chosen) for p in pairs], [(p.prompt, p.rejected) for p in pairs])
+    sides = sides_of(pairs)
     chosen, rejected = (_read(encoder, side, cuts, progress) for side in sides)
     lengths = torch.stack([torch.stack([log_words(side, cut) for cut in cuts], dim=1) for side in sides], dim=1)
     head, sentence_margins = fit_head(

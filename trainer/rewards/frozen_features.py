@@ -44,19 +44,19 @@ class FrozenFeatures:
     def read(self, llm: FrozenLLM, conversations: Sequence[Conversation], cuts: Sequence[int]) -> Iterator[Tensor]:
         """For each conversation (len(cuts), F) float32 on the CPU, in order, some at a time."""
         for start in range(0, len(conversations), _TEXTS_PER_PASS):
-            some = [self._encode(llm, *conversation) for conversation in conversations[start : start + _TEXTS_PER_PASS]]
+            some = [self._encode(llm, each) for each in conversations[start : start + _TEXTS_PER_PASS]]
             states = llm.hidden_states([prompt + answer for prompt, answer in some], self.taps)
             for (prompt, _), text in zip(some, states, strict=True):
                 yield self._pool(text[len(prompt) :], cuts).cpu()
 
     def lengths(self, llm: FrozenLLM, conversations: Sequence[Conversation], cuts: Sequence[int]) -> Tensor:
         """(B, len(cuts)) natural logarithms of the tokens that are read at each cut."""
-        lengths = torch.tensor([max(1, len(llm.tokenizer.encode(answer))) for _, answer in conversations])
+        lengths = torch.tensor([max(1, len(llm.tokenizer.encode(each.answer))) for each in conversations])
         return torch.minimum(lengths[:, None], torch.tensor(cuts).clamp(max=self.max_tokens)).float().log()
 
-    def _encode(self, llm: FrozenLLM, messages: list[dict[str, str]], answer: str) -> tuple[list[int], list[int]]:
-        prompt = llm.tokenizer.apply_chat_template(messages)[-self.max_prompt_tokens :]
-        return prompt, llm.tokenizer.encode(answer)[: self.max_tokens] or prompt[-1:]
+    def _encode(self, llm: FrozenLLM, conversation: Conversation) -> tuple[list[int], list[int]]:
+        prompt = llm.tokenizer.apply_chat_template(conversation.messages)[-self.max_prompt_tokens :]
+        return prompt, llm.tokenizer.encode(conversation.answer)[: self.max_tokens] or prompt[-1:]
 
     def _pool(self, states: Tensor, cuts: Sequence[int]) -> Tensor:
         """(T, taps, D) -> (len(cuts), F)."""

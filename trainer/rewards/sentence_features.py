@@ -64,10 +64,10 @@ class SentenceEncoder:
         """(F,) float32 of each conversation's answer, cut at `max_words`, in order."""
         for start in range(0, len(conversations), _TEXTS_PER_PASS):
             some = conversations[start : start + _TEXTS_PER_PASS]
-            answers = [self.features.cut(answer, max_words) for _, answer in some]
+            answers = [self.features.cut(each.answer, max_words) for each in some]
             read = self._means(answers, None)
             if self.features.with_prompt:
-                read = torch.cat([read, self._means(answers, [_context(messages) for messages, _ in some])], dim=1)
+                read = torch.cat([read, self._means(answers, [_context(each.messages) for each in some])], dim=1)
             yield from read
 
     @torch.no_grad()

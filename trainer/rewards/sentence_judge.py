@@ -105,12 +105,12 @@ class SentenceJudge:
 
 def cut_answers(features: SentenceFeatures, conversations: Sequence[Conversation], max_words: int) -> list[str]:
     """The answers' first words."""
-    return [features.cut(answer, max_words) for _, answer in conversations]
+    return [features.cut(each.answer, max_words) for each in conversations]
 
 
 def log_words(conversations: Sequence[Conversation], max_words: int) -> Tensor:
     """(B,) natural logarithms of the words that are read."""
-    counts = [min(max(1, len(answer.split())), max_words) for _, answer in conversations]
+    counts = [min(max(1, len(each.answer.split())), max_words) for each in conversations]
     return torch.tensor(counts, dtype=torch.float32).log()
 
 

@@ -20,6 +20,7 @@ from trainer.rewards.fit_sentence_judge import fit_sentence_judge, fit_words
 from trainer.rewards.folder import write_reward
 from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.model import Conversation
+from trainer.rewards.pairs import conversations_of
 from trainer.rewards.progress import reading_progress, tracked
 from trainer.rewards.report import Accuracy, RewardReport, correlation
 from trainer.rewards.sentence_judge import SentenceJudge
@@ -93,7 +94,7 @@ def _report(
     shown = test or train[:500]
     conversations = conversations_of(shown)
     scores = _score(trained.model, conversations, progress)
-    answers = [answer for _, answer in conversations]
+    answers = [each.answer for each in conversations]
     lengths = torch.tensor([len(answer.split()) for answer in answers], dtype=torch.float32).clamp(min=1)
     rows = {config.kind: scores} | _parts(trained.model, conversations)
     rows |= {"bag of words, same pairs": _bag_of_words(train, answers, config.seed), "longer is better": lengths}
@@ -106,11 +107,6 @@ def _report(
         seconds=time.perf_counter() - started,
         accuracies=tuple(Accuracy.of(name, row[0::2] - row[1::2]) for name, row in rows.items()) if test else (),
     )
-
-
-def conversations_of(pairs: Sequence[PreferencePair]) -> list[Conversation]:
-    """Chosen and rejected answer of each pair, in turns."""
-    return [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
 
 
 def _score(model: FrozenHead | SentenceJudge, conversations: Sequence[Conversation], progress: Progress) -> Tensor:

@@ -7,7 +7,7 @@ A job is a file of run settings without `output` and `registry`, and a table `co
 
     proxy = "calm"
     prompts = "prompts.jsonl"
-    reward = "reward-model"
+    rewards = [{ type = "trained", folder = "reward-model" }]
     alias = "canary"             # what each round's versions are called; stable if it is left out
     start = "proxies/calm/3"     # what the first round starts from; new weights if it is left out
     [continuous]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
-from trainer.metrics import METRICS
+from trainer.metrics import METRICS, TERM
 
 _STATES = ("waiting", "training", "failing", "stopping")
 
@@ -22,6 +22,8 @@ class TrainingGauges:
         ProcessCollector(registry=self.registry)
         self._proxy = ""
         self._metrics = {name: self._gauge(series_name(name), text) for name, text in METRICS.items()}
+        text = "Mean score of a term of the reward, before its weight."
+        self._terms = Gauge("proxy_training_reward_term", text, ("proxy", "term"), registry=self.registry)
         self._alarms = self._gauge("proxy_training_alarms", "alarms on the run after its last iteration")
         self._when = self._gauge("proxy_training_last_iteration_timestamp_seconds", "end of the last iteration")
         self._iterations = self._counter("iterations", "iterations done by this process")
@@ -35,7 +37,8 @@ class TrainingGauges:
     def begin(self, proxy: str) -> None:
         """A run of `proxy` begins; another proxy's series end."""
         if proxy != self._proxy:
-            for metric in (*self._metrics.values(), self._alarms, self._when, self._iterations, self._versions):
+            counts = (self._alarms, self._when, self._iterations, self._versions)
+            for metric in (*self._metrics.values(), self._terms, *counts):
                 metric.clear()
         self._proxy = proxy
         self._iterations.labels(proxy)
@@ -44,7 +47,10 @@ class TrainingGauges:
     def record(self, row: Mapping[str, float], num_alarms: int) -> None:
         """One iteration is done."""
         for name, value in row.items():
-            self._metrics[name].labels(self._proxy).set(value)
+            if name.startswith(TERM):
+                self._terms.labels(self._proxy, name.removeprefix(TERM)).set(value)
+            else:
+                self._metrics[name].labels(self._proxy).set(value)
         self._alarms.labels(self._proxy).set(num_alarms)
         self._when.labels(self._proxy).set_to_current_time()
         self._iterations.labels(self._proxy).inc()

@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 120.0
 JOB = """
 proxy = "tiny"
 prompts = "prompts.jsonl"
-reward = "reward"
+rewards = [{{ type = "trained", folder = "reward" }}]
 num_prompts = {num_prompts}
 publish_every = 2
 seed = 5

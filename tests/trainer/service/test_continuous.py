@@ -64,7 +64,13 @@ def test_a_round_that_has_begun_ends_under_its_own_settings(tmp_path: Path) -> N
     path = write_job(tmp_path, iterations=1, rounds=0)
     job = ContinuousJob(path, tmp_path)
     first = do(job.next_work())
-    settings = {"output": "x", "prompts": "p", "reward": "r", "proxy": "tiny", "num_prompts": 77}
+    settings = {
+        "output": "x",
+        "prompts": "p",
+        "rewards": [{"type": "trained", "folder": "r"}],
+        "proxy": "tiny",
+        "num_prompts": 77,
+    }
     (first.config.output / "settings.json").write_text(json.dumps(settings))
     write_job(tmp_path, iterations=3, rounds=0)
 

@@ -104,6 +104,8 @@ def test_every_documented_metric_is_a_series_with_the_log_s_value(whole: Trainer
         series = f"proxy_training_{name.replace('/', '_')}"
         assert whole.metric(f'{series}{{proxy="tiny"}}') == pytest.approx(last[name])
         assert f"# HELP {series} {text[0].upper()}{text[1:]}.\n" in exposed
+    length = whole.metric('proxy_training_reward_term{proxy="tiny",term="length"}')
+    assert length == pytest.approx(last["reward/raw_mean"])
     assert whole.metric('proxy_training_iterations_total{proxy="tiny"}') == 8
     assert whole.metric('proxy_training_published_versions_total{proxy="tiny"}') == 4
     assert whole.metric("proxy_training_failures_total") == 0

@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from proxy_model.errors import GraderFailed, InvalidParameter
+from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
+from tests.trainer.tiny_llm import tiny_llm
+from trainer.rewards import Conversation, RewardModel
+from trainer.rewards.rules import JsonRule, KeywordsRule, LengthRule, RegexRule
+
+
+def scores(model: RewardModel, *answers: str) -> list[float]:
+    return model.score([Conversation([{"role": "user", "content": "?"}], answer) for answer in answers]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("grader", "expected"),
+    [
+        (LengthGrader(name="x", target=4), [0.0, 0.75, 1.0, 0.5, 0.0]),
+        (LengthGrader(name="x", upper_bound=4), [1.0, 1.0, 1.0, 0.5, 0.0]),
+        (LengthGrader(name="x", per_token=-0.5), [0.0, -1.5, -2.0, -3.0, -4.5]),
+    ],
+)
+def test_length_counts_the_llm_s_tokens(grader: LengthGrader, expected: list[float]) -> None:
+    rule = LengthRule(grader, tiny_llm().tokenizer)
+
+    assert scores(rule, "", "abc", "abcd", "abcdef", "a" * 9) == expected  # a token is a byte
+
+
+def test_keywords_are_whole_words_in_any_case() -> None:
+    rule = KeywordsRule(KeywordsGrader(name="x", wanted=("please", "thank you"), forbidden=("hell", "C++", "no")))
+
+    found = scores(rule, "Please! Thank you.", "please, hello", "HELL, no c++", "thank  you", "nothing")
+
+    assert found == pytest.approx([1.0, 0.5, -1.0, 0.0, 0.0])
+
+
+def test_an_answer_is_json_as_a_whole_or_not_at_all() -> None:
+    rule = JsonRule(JsonGrader(name="x"))
+
+    found = scores(rule, '{"a": [1, null]}', ' "text" ', "Sure: {}", "{'a': 1}", "NaN", "", "[" * 100_000)
+
+    assert found == [1, 1, 0, 0, 0, 0, 0]
+
+
+def test_json_can_be_held_against_a_schema() -> None:
+    schema = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 0}}, "required": ["age"]}
+    rule = JsonRule(JsonGrader(name="x", schema=schema))
+
+    assert scores(rule, '{"age": 3}', '{"age": -3}', '{"age": "3"}', "{}", "[3]") == [1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("schema", [{"type": "objekt"}, {"$ref": "https://example.invalid/schema.json"}])
+def test_a_schema_that_is_none_or_lies_elsewhere_is_refused(schema: dict[str, str]) -> None:
+    with pytest.raises(InvalidParameter, match="schema must be a JSON schema"):
+        JsonRule(JsonGrader(name="x", schema=schema))
+
+
+def test_a_pattern_is_searched_for() -> None:
+    rule = RegexRule(RegexGrader(name="x", pattern=r"^\d+ (cats|dogs)$"))
+
+    assert scores(rule, "12 cats", "12 cats!", "twelve dogs", "") == [1, 0, 0, 0]
+
+
+def test_a_pattern_that_takes_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.rewards.rules._MATCH_SECONDS", 0.05)
+    rule = RegexRule(RegexGrader(name="evil", pattern="(a|aa)+$"))
+
+    with pytest.raises(GraderFailed, match=r"'evil' failed: its pattern takes more than 0\.05 s"):
+        scores(rule, "a" * 60 + "b")
+
+
+def test_no_answers_have_no_scores() -> None:
+    for rule in (
+        KeywordsRule(KeywordsGrader(name="x", wanted=("a",))),
+        LengthRule(LengthGrader(name="x", target=1), tiny_llm().tokenizer),
+    ):
+        assert torch.equal(rule.score([]), torch.zeros(0))

@@ -1,0 +1,121 @@
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from proxy_model.errors import GraderFailed, InvalidParameter
+from tests.trainer.runs import small_config
+from trainer.config import config_from_mapping, config_to_mapping, read_config
+from trainer.metrics import term_metrics
+from trainer.rewards import Conversation
+from trainer.rewards.terms import parse_terms, terms_to_json
+from trainer.rewards.weighted import WeightedReward, WeightedTerm
+
+DEMO = Path(__file__).parents[3] / "demo"
+
+TABLES = """
+output = "out"
+prompts = "p.jsonl"
+proxy = "calm"
+
+[[rewards]]
+type = "trained"
+folder = "demo/rewards/harmless"
+
+[[rewards]]
+type = "length"
+per_token = -0.01
+name = "short"
+weight = 2
+
+[[rewards]]
+type = "json"
+weight = -0.5
+"""
+
+
+class Fixed:
+    """Scores that are known."""
+
+    def __init__(self, *scores: float) -> None:
+        self.scores = scores
+
+    def score(self, conversations: Sequence[Conversation]) -> Tensor:
+        return torch.tensor(self.scores)
+
+
+def test_tables_of_rewards_become_terms_with_names_and_weights(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(TABLES)
+
+    terms = read_config(path).rewards
+
+    assert [(term.name, term.source.type, term.weight) for term in terms] == [
+        ("harmless", "trained", 1.0),
+        ("short", "length", 2.0),
+        ("json", "json", -0.5),
+    ]
+    assert parse_terms(json.loads(json.dumps(terms_to_json(terms)))) == terms
+
+
+def test_settings_survive_their_way_through_json(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", iterations=1)
+
+    assert config_from_mapping(json.loads(json.dumps(config_to_mapping(config)))) == config
+
+
+@pytest.mark.parametrize("name", ["harmless", "helpful"])
+def test_the_shipped_settings_name_rewards_that_are_shipped(name: str) -> None:
+    terms = read_config(DEMO / f"{name}.toml", output=Path("out")).rewards
+
+    assert terms[0].name == name
+    for term in terms:
+        assert term.source.type == "trained"
+        assert (DEMO / "rewards" / term.name / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("tables", "named", "says"),
+    [
+        ([{"type": "oracle"}], "rewards[0].type", "'trained'"),
+        ([{"folder": "x"}], "rewards[0].type", "'string_check'"),
+        ([{"type": "trained"}], "rewards[0].folder", "the path of a folder"),
+        ([{"type": "trained", "folder": "x", "l2": 1}], "rewards[0].l2", "left out"),
+        ([{"type": "json"}, {"type": "json"}], "rewards.name", "different"),
+        ([{"type": "json"}, {"type": "length"}], "rewards[1].target", "only one"),
+        ([{"type": "json", "weight": 0}], "weight", "other than 0"),
+        ([{"type": "json", "weight": math.inf}], "weight", "other than 0"),
+        ([{"type": "json", "weight": "1"}], "rewards[0].weight", "a number"),
+        (["json"], "rewards[0]", "a table"),
+        ("json", "rewards", "a list of tables"),
+        ([], "rewards", "at least one"),
+    ],
+)
+def test_bad_tables_are_refused_by_name(tables: object, named: str, says: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        config_from_mapping({"output": "o", "prompts": "p", "proxy": "x", "rewards": tables})
+
+    assert refused.value.name == named
+    assert says in str(refused.value)
+
+
+def test_each_term_is_reported_before_its_weight_and_the_sum_after() -> None:
+    kind = WeightedTerm(name="kind", weight=1.0, model=Fixed(1.0, 4.0))
+    long = WeightedTerm(name="long", weight=-0.5, model=Fixed(2.0, 8.0))
+    both = WeightedReward((kind, long))
+
+    scores = both.scores([])
+
+    assert both.total(scores).tolist() == [0.0, 0.0]
+    assert term_metrics(scores) == {"reward/term/kind": 2.5, "reward/term/long": 5.0}
+
+
+def test_a_term_that_is_not_finite_fails_by_its_name() -> None:
+    broken = WeightedTerm(name="odd", weight=1.0, model=Fixed(1.0, math.nan))
+
+    with pytest.raises(GraderFailed, match="'odd' failed: it gave a score that is not finite"):
+        WeightedReward((broken,)).scores([])

@@ -1,0 +1,74 @@
+"""From the terms in a run's settings to the reward that scores its answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from proxy_model.errors import InvalidParameter
+from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.paths import rewards_root
+from store.fine_tuning.graders import (
+    MultiGrader,
+    RewardModelGrader,
+    ScoreModelGrader,
+    StringCheckGrader,
+    TextSimilarityGrader,
+)
+from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
+from trainer.rewards.folder import load_reward
+from trainer.rewards.model import RewardModel
+from trainer.rewards.rules import JsonRule, KeywordsRule, LengthRule, RegexRule
+from trainer.rewards.sources import TrainedReward
+from trainer.rewards.terms import RewardSource, RewardTerm
+from trainer.rewards.text_graders import FormulaReward, StringCheck, TextSimilarity
+from trainer.rewards.weighted import WeightedReward, WeightedTerm
+
+
+@dataclass(frozen=True, slots=True)
+class RewardBuilder:
+    """Makes scorers that share what is loaded once."""
+
+    llm: FrozenLLM
+
+    def weighted(self, terms: Sequence[RewardTerm]) -> WeightedReward:
+        """Raises `BadCheckpoint`, `FingerprintMismatch`, `ModelUnavailable`, `InvalidParameter`."""
+        made = [WeightedTerm(name=term.name, weight=term.weight, model=self.build(term.source)) for term in terms]
+        return WeightedReward(tuple(made))
+
+    def build(self, source: RewardSource) -> RewardModel:
+        """The scorer of one source."""
+        match source:
+            case TrainedReward():
+                return load_reward(source.folder, self.llm)
+            case RewardModelGrader():
+                return self._named(source)
+            case MultiGrader():
+                return FormulaReward(source, {name: self.build(each) for name, each in source.graders.items()})
+            case ScoreModelGrader():
+                raise InvalidParameter("type", source.type, "left out: no endpoint is set")
+            case _:
+                return self._rule(source)
+
+    def _named(self, source: RewardModelGrader) -> RewardModel:
+        folder = rewards_root() / source.model
+        if not folder.is_dir():
+            names = sorted(each.name for each in rewards_root().glob("*/"))
+            raise InvalidParameter("model", source.model, f"the name of a reward model, one of {names}")
+        return load_reward(folder, self.llm)
+
+    def _rule(
+        self,
+        source: StringCheckGrader | TextSimilarityGrader | LengthGrader | KeywordsGrader | JsonGrader | RegexGrader,
+    ) -> RewardModel:
+        match source:
+            case StringCheckGrader():
+                return StringCheck(source)
+            case TextSimilarityGrader():
+                return TextSimilarity(source)
+            case LengthGrader():
+                return LengthRule(source, self.llm.tokenizer)
+            case KeywordsGrader():
+                return KeywordsRule(source)
+            case JsonGrader():
+                return JsonRule(source)
+            case RegexGrader():
+                return RegexRule(source)
