@@ -15,8 +15,8 @@ from server.service import Service
 from store.database import owner_of
 
 
-def get_service(request: Request) -> Service:
-    """The application's service."""
+async def get_service(request: Request) -> Service:
+    """The application's service. Like all dependencies a coroutine: FastAPI would call a function in a thread."""
     service: Service = request.app.state.service
     return service
 

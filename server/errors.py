@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from proxy_model.errors import (
     BadCheckpoint,
@@ -29,6 +30,8 @@ _PARAM_OF = {
     "skam_top_p": "proxy.top_p",
 }
 """Names of the core's parameters where the API spells them otherwise."""
+
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 @dataclass
@@ -138,4 +141,15 @@ async def answer_api_error(request: Request, error: Exception) -> Response:
 async def answer_http_error(request: Request, error: Exception) -> Response:
     """The exception handler of what the router refuses."""
     assert isinstance(error, HTTPException)
-    return of_status(error.status_code, request, error.headers).response()
+    headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return of_status(error.status_code, request, headers).response()
+
+
+def _allowed(request: Request) -> str:
+    """The methods that this URL has: the router names those of the first of its routes alone."""
+    return ", ".join(method for method in _METHODS if _is_routed(request, method))
+
+
+def _is_routed(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)

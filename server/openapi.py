@@ -70,12 +70,8 @@ def form_body(model: type[BaseModel]) -> dict[str, Any]:
 
 def event_stream(model: type[BaseModel], *, description: str) -> dict[int | str, dict[str, Any]]:
     """What a route that may answer with server-sent events passes as `responses`; a `model` is the JSON of one."""
-    data = {
-        "type": "string",
-        "description": "JSON, or [DONE] in the last event. An error ends the stream.",
-        "contentMediaType": "application/json",
-        "contentSchema": {"anyOf": [_ref(model), _ref(ErrorEnvelope)]},
-    }
+    json = {"contentMediaType": "application/json", "contentSchema": {"anyOf": [_ref(model), _ref(ErrorEnvelope)]}}
+    data = {"type": "string", "description": "An error ends the stream.", "anyOf": [{"const": "[DONE]"}, json]}
     item = {"type": "object", "properties": {"data": data}, "required": ["data"]}
     return {200: {"description": description, "content": {"text/event-stream": {"itemSchema": item}}}}
 

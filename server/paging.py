@@ -44,7 +44,7 @@ class PageQuery:
         return Page(limit=self.limit, after=self.after, order=self.order or default_order)
 
 
-def _page_query(
+async def _page_query(
     after: Annotated[str | None, Query(max_length=128)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 20,
     order: Annotated[Literal["asc", "desc"] | None, Query()] = None,

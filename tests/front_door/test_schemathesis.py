@@ -2,30 +2,41 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy_model.frozen_llm import load_llm
 from tests.front_door.conftest import LLM, StartServer
 from tests.front_door.rank_proxies import RankPublisher
 from tests.front_door.server_process import ServerProcess, eventually
+from tests.tool_templates import HERMES
 
 FUZZING = Path(__file__).parent / "fuzzing"
 API_KEY = "sk-fuzzing-api"
 ADMIN_KEY = "sk-fuzzing-admin"
 HANG_SECONDS = "30"
+NUM_VERSIONS = 3
 
 
 @pytest.fixture(scope="module")
-def server(start: StartServer, publisher: RankPublisher) -> ServerProcess:
-    """With both keys, two proxies, and answers of at most 256 tokens with their prompts."""
+def server(
+    start: StartServer, publisher: RankPublisher, llm_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> ServerProcess:
+    """With both keys, two proxies, a template that has tools, and answers of at most 256 tokens with their prompts."""
+    folder = shutil.copytree(llm_folder, tmp_path_factory.mktemp("tools") / LLM)
+    (folder / "chat_template.jinja").write_text(HERMES, encoding="utf-8")
+    llm = load_llm(str(folder), dtype="float32", device="cpu")
     for name in ("helpful", "harmless"):
-        RankPublisher(publisher.root, publisher.aside, publisher.llm, name=name).publish()
+        for _ in range(NUM_VERSIONS):
+            replace(publisher, llm=llm, name=name).publish()
     keys = {"PROXY_RLHF_API_KEYS": API_KEY, "PROXY_RLHF_ADMIN_KEY": ADMIN_KEY}
-    return start("--max-context", "256", "--max-choices", "4", **keys)
+    return start("--model", str(folder), "--max-context", "256", "--max-choices", "4", **keys)
 
 
 def fuzz(server: ServerProcess, folder: Path, *flags: str) -> dict[str, Any]:
@@ -35,6 +46,7 @@ def fuzz(server: ServerProcess, folder: Path, *flags: str) -> dict[str, Any]:
         "FUZZ_ADMIN_KEY": ADMIN_KEY,
         "FUZZ_LLM": LLM,
         "FUZZ_HOME": str(server.home),
+        "FUZZ_VERSIONS": str(NUM_VERSIONS),
         "SCHEMATHESIS_HOOKS": "hooks",
         "PYTHONPATH": str(FUZZING),
     }
@@ -61,16 +73,23 @@ def assert_unharmed(server: ServerProcess) -> None:
 
 
 def test_a_few_hundred_cases(server: ServerProcess, tmp_path: Path) -> None:
-    report = fuzz(server, tmp_path, "--phases", "fuzzing", "--max-examples", "20", "--seed", "7")
+    report = fuzz(server, tmp_path, "--phases", "fuzzing", "--max-examples", "12", "--seed", "7")
 
-    assert report["test_cases"]["generated"] >= 150
+    assert report["test_cases"]["generated"] >= 200
     assert_unharmed(server)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_several_thousand_cases(server: ServerProcess, tmp_path: Path) -> None:
-    report = fuzz(server, tmp_path, "--max-examples", "300", "--continue-on-failure")
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("phase", "max_examples", "least"),
+    [("coverage", 1, 2500), ("fuzzing", 60, 1500), ("stateful", 60, 1500)],
+)
+def test_several_thousand_cases(
+    server: ServerProcess, tmp_path: Path, phase: str, max_examples: int, least: int
+) -> None:
+    flags = ("--phases", phase, "--max-examples", str(max_examples), "--continue-on-failure")
+    report = fuzz(server, tmp_path, *flags)
 
-    assert report["test_cases"]["generated"] >= 4000
+    assert report["test_cases"]["generated"] >= least
     assert_unharmed(server)

@@ -206,6 +206,19 @@ def test_other_statuses_have_the_envelope_too(url: str, method: str, path: str, 
     assert error_of(response)["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/chat/completions", "GET, POST"),
+        ("/v1/chat/completions/chatcmpl-1", "DELETE, GET, POST"),
+        ("/tokenize", "POST"),
+        ("/", "GET, HEAD"),
+    ],
+)
+def test_a_refused_method_is_told_all_that_the_url_has(url: str, path: str, allowed: str) -> None:
+    assert httpx.put(url + path).headers["allow"] == allowed
+
+
 def test_models_are_listed_and_found(server: RunningServer) -> None:
     listed = httpx.get(f"{server.url}/v1/models").json()
 

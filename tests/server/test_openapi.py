@@ -77,8 +77,9 @@ def test_a_chat_is_answered_by_json_or_by_events(document: dict[str, Any]) -> No
     content = document["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
 
     assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/ChatCompletion"}
-    event = content["text/event-stream"]["itemSchema"]["properties"]["data"]["contentSchema"]
-    assert event["anyOf"][0] == {"$ref": "#/components/schemas/ChatChunk"}
+    done, json_text = content["text/event-stream"]["itemSchema"]["properties"]["data"]["anyOf"]
+    assert done == {"const": "[DONE]"}
+    assert json_text["contentSchema"]["anyOf"][0] == {"$ref": "#/components/schemas/ChatChunk"}
 
 
 def test_the_version_is_the_packages(document: dict[str, Any]) -> None:

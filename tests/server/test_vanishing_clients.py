@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -128,3 +129,13 @@ def test_a_slow_reader_holds_nobody_up(start: Callable[..., RunningServer]) -> N
     assert server.chat().status_code == 200
     eventually(lambda: is_idle(server))
     slow.close()
+
+
+def test_no_request_takes_a_thread(server: RunningServer) -> None:
+    before = set(threading.enumerate())
+
+    assert server.chat(max_tokens=3).status_code == 200
+    assert httpx.get(f"{server.url}/v1/chat/completions").status_code == 200
+
+    new = {thread.name for thread in threading.enumerate() if thread not in before}
+    assert not [name for name in new if "AnyIO" in name]
