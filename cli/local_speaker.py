@@ -17,11 +17,18 @@ from proxy_model.request import GenerationRequest, SamplingParams, Usage
 class LocalSpeaker:
     """One LLM under at most one proxy."""
 
-    def __init__(self, engine: Engine, proxy: ProxyRef | None, options: ChatOptions) -> None:
+    def __init__(
+        self, engine: Engine, proxy: ProxyRef | None, options: ChatOptions, target_return: float | None = None
+    ) -> None:
         self.note = ""
         self._engine = engine
         self._proxy = proxy
-        self._params = SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed)
+        self._params = SamplingParams(
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
+            seed=options.seed,
+            target_return=target_return,
+        )
         self._ids = itertools.count()
 
     @classmethod
@@ -35,7 +42,7 @@ class LocalSpeaker:
         ref = resolve(registry, proxy)
         checkpoint = registry.verify(ref, llm.fingerprint)
         engine.load_proxy(ref, checkpoint.policy, checkpoint.skam)
-        return cls(engine, ref, options)
+        return cls(engine, ref, options, checkpoint.policy.config.target_return(None))
 
     def answer(self, messages: list[Message]) -> Iterator[str]:
         """The answer in pieces. Raises `PromptTooLong`."""

@@ -28,6 +28,7 @@ _PARAM_OF = {
     "p_t": "proxy.p_t",
     "skam_temperature": "proxy.temperature",
     "skam_top_p": "proxy.top_p",
+    "target_return": "proxy.target_return",
 }
 """Names of the core's parameters where the API spells them otherwise."""
 

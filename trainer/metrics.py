@@ -42,7 +42,7 @@ METRICS: Mapping[str, str] = {
     "update/actor_grad_norm": "before clipping",
     "update/critic_grad_norm": "before clipping",
     "update/effective_samples": "mle, rwr, awr: (sum of weights)^2 / sum of squared weights / number of weights",
-    "update/dial_effect": "dt: mean over free decisions of |acceptance at target 1 - at target -1|, after the update",
+    "update/dial_effect": "dt: mean over free decisions of the distance between acceptance at targets 1 and -1",
     "update/policy_epochs": "epochs of the policy before its KL reached the target",
     "update/entropy": "mean entropy of the acceptance over free decisions in the update, nats",
     "update/learning_rate": "of this iteration",

@@ -78,7 +78,7 @@ class LocalAnswer:
 class LocalBackend:
     """An `Engine` behind asyncio. `build` makes it, on the engine's thread; `on_death` hears if that thread ends."""
 
-    capabilities: frozenset[Capability] = frozenset({"logprobs", "decisions", "grammar"})
+    capabilities: frozenset[Capability] = frozenset({"logprobs", "decisions", "target_return", "grammar"})
 
     def __init__(
         self,

@@ -63,6 +63,7 @@ class Run:
             accepted=sum(choice.num_accepted for choice in choices),
             rejections=sum(choice.num_rejected for choice in choices),
             forced=sum(choice.num_forced for choice in choices),
+            target_return=self.sampling.target_return,
         )
 
     def usage(self, choices: Sequence[GrowingChoice]) -> Usage:
@@ -90,7 +91,7 @@ async def start_run(service: Service, order: Order) -> Run:
     prompts = tuple(await order.tokenize())
     proxy = await _proxy(body, name, serving, service)
     run_id = f"{order.id_prefix}{uuid.uuid4().hex}"
-    requests = translate.engine_requests(order, run_id, prompts, proxy, serving.llm.max_context)
+    requests = translate.engine_requests(order, run_id, prompts, proxy, serving)
     # No await between naming the version and queueing: a version is unloaded only behind what was queued before.
     answers = service.admission.generate(requests, serving.llm)
     run = Run(

@@ -1,13 +1,15 @@
 """From OpenAI's fields to token ids and flat scalars: what each field means to the engine."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from proxy_model.bank import ProxyRef
 from proxy_model.request import GenerationRequest, SamplingParams
 from server.backends.protocol import Capability
-from server.errors import invalid
+from server.errors import ApiError, invalid
 from server.generation.order import Order, Prompt
 from server.schemas.generation import GenerationBody, ProxyOptions
+from server.service import Serving
 
 _TINY_TOP_P = 1e-6
 """OpenAI allows a top_p of 0, which can only mean the likeliest token."""
@@ -29,19 +31,23 @@ def check(body: GenerationBody, capabilities: frozenset[Capability], max_choices
         message = "Invalid value for 'proxy.return_decisions': this engine does not tell its decisions."
         raise invalid(message, param="proxy.return_decisions", code="unsupported_value")
     if body.proxy is not None and body.proxy.target_return is not None and "target_return" not in capabilities:
-        message = "Invalid value for 'proxy.target_return': this model's proxy is not conditioned on a return."
-        raise invalid(message, param="proxy.target_return", code="unsupported_value")
+        raise _not_conditioned()
 
 
 def engine_requests(
-    order: Order, run_id: str, prompts: Sequence[Prompt], proxy: ProxyRef | None, max_context: int
+    order: Order, run_id: str, prompts: Sequence[Prompt], proxy: ProxyRef | None, serving: Serving
 ) -> list[GenerationRequest]:
-    """One request per choice, prompt by prompt. Raises `InvalidParameter`."""
+    """One request per choice, prompt by prompt. Raises `InvalidParameter`, `ApiError` 400."""
+    max_context = serving.llm.max_context
+    target_return = _target_return(order.body, proxy, serving)
     return [
         GenerationRequest(
             id=f"{run_id}-{number * order.num_choices + index}",
             prompt_token_ids=prompt.token_ids,
-            params=_params(order, max(1, max_context - len(prompt.token_ids)), _seed_of_choice(order.body.seed, index)),
+            params=replace(
+                _params(order, max(1, max_context - len(prompt.token_ids)), _seed_of_choice(order.body.seed, index)),
+                target_return=target_return,
+            ),
             proxy=proxy,
         )
         for number, prompt in enumerate(prompts)
@@ -77,6 +83,20 @@ def _params(order: Order, room: int, seed: int | None) -> SamplingParams:
         decision=proxy.decision or "greedy",
         return_decisions=proxy.return_decisions,
     )
+
+
+def _target_return(body: GenerationBody, proxy: ProxyRef | None, serving: Serving) -> float | None:
+    """What the proxy is told: what the request says, else where its dial stands; None where it has none."""
+    asked = None if body.proxy is None else body.proxy.target_return
+    dial = None if proxy is None else serving.reloader.trained[proxy].policy
+    if asked is not None and (dial is None or not dial.is_conditioned):
+        raise _not_conditioned()
+    return None if dial is None else dial.target_return(asked)
+
+
+def _not_conditioned() -> ApiError:
+    message = "Invalid value for 'proxy.target_return': this model's proxy is not conditioned on a return."
+    return invalid(message, param="proxy.target_return", code="unsupported_value")
 
 
 def _seed_of_choice(seed: int | None, index: int) -> int | None:

@@ -5,7 +5,9 @@ import { inWords, ServerProblem } from "./problem.js";
 const POLL_SECONDS = 4;
 const MAX_WAIT_SECONDS = 30;
 
-/** @typedef {{id: string, name: string, isBase: boolean, isPinned: boolean, version: string | null, floor: number | null, returns: [number, number] | null}} Model */
+/** @typedef {{default: number, min: number, max: number}} Returns what a conditioned proxy may be told to aim at */
+
+/** @typedef {{id: string, name: string, isBase: boolean, isPinned: boolean, version: string | null, floor: number | null, returns: Returns | null}} Model */
 
 export class Models extends EventTarget {
   /** @type {Model[]} */
@@ -54,7 +56,7 @@ export class Models extends EventTarget {
 
 /**
  * `<llm>:base`, `<llm>:<proxy>`, `<llm>:<proxy>@<version>`.
- * @param {{id: string, proxy: string | null, skam: {p_t: number} | null, target_return?: [number, number] | null}} item
+ * @param {{id: string, proxy: string | null, skam: {p_t: number} | null, target_return: Returns | null}} item
  * @returns {Model}
  */
 function parse(item) {
@@ -66,6 +68,6 @@ function parse(item) {
     isPinned: name.includes("@"),
     version: item.proxy,
     floor: item.skam?.p_t ?? null,
-    returns: item.target_return ?? null,
+    returns: item.target_return,
   };
 }

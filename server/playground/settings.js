@@ -54,14 +54,16 @@ export class Settings extends EventTarget {
   suit(models) {
     const floors = models.map((model) => model.floor).filter((floor) => floor !== null);
     this.#sliders.get(FLOOR)?.say(floorWords([...new Set(floors)]));
-    this.#offerTargetReturn(models.find((model) => model.returns)?.returns ?? null);
+    this.#offerTargetReturn(models.map((model) => model.returns).filter((returns) => returns !== null));
   }
 
-  /** @param {[number, number] | null} range */
-  #offerTargetReturn(range) {
+  /** @param {import("./models.js").Returns[]} dials of the chosen models that are conditioned */
+  #offerTargetReturn(dials) {
     const old = this.#sliders.get(TARGET_RETURN);
-    if (range && !old) this.#add(targetReturn(range));
-    if (range || !old) return;
+    if (dials.length && !old) this.#add(targetReturn(dials[0]));
+    const defaults = [...new Set(dials.map((dial) => dial.default))];
+    this.#sliders.get(TARGET_RETURN)?.say((value) => (value === null ? asTrained(defaults) : signed(value)));
+    if (dials.length || !old) return;
     old.element.remove();
     this.#sliders.delete(TARGET_RETURN);
   }
@@ -80,22 +82,31 @@ export class Settings extends EventTarget {
  * @returns {(floor: number | null) => string}
  */
 function floorWords(trained) {
-  const asTrained = trained.length ? `as trained (${trained.join(", ")})` : "as trained";
-  return (floor) => (floor === null ? asTrained : floor === 0 ? "0, never forced" : String(floor));
+  return (floor) => (floor === null ? asTrained(trained) : floor === 0 ? "0, never forced" : String(floor));
+}
+
+/** @param {(number | null)[]} values of the chosen models */
+function asTrained(values) {
+  return values.length ? `as trained (${values.join(", ")})` : "as trained";
+}
+
+/** @param {number} value */
+function signed(value) {
+  return value > 0 ? `+${value}` : String(value);
 }
 
 /**
- * @param {[number, number]} range lowest and highest return that was seen in training
+ * @param {import("./models.js").Returns} returns
  * @returns {import("./slider.js").Dial}
  */
-function targetReturn([low, high]) {
-  const steps = Array.from({ length: 21 }, (_, index) => Number((low + ((high - low) * index) / 20).toFixed(3)));
+function targetReturn({ min, max }) {
+  const steps = Array.from({ length: 2 * (max - min) + 1 }, (_, index) => min + index / 2);
   return {
     id: TARGET_RETURN,
     title: "Target return",
-    hint: "How much reward the proxy should aim at.",
+    hint: "What the proxy aims at, in standard deviations of its reward; 0 is the average answer that it learnt from.",
     steps: [null, ...steps],
     start: null,
-    words: (value) => (value === null ? "as trained" : String(value)),
+    words: (value) => (value === null ? asTrained([]) : signed(value)),
   };
 }

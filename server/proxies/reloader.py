@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint, Fingerprint
-from proxy_model.config import SkamConfig
+from proxy_model.config import PolicyConfig, SkamConfig
 from proxy_model.errors import BadCheckpoint, InvalidParameter, UnknownProxy
 from proxy_model.registry import ProxyRegistry
 from server.backends.protocol import Backend
@@ -26,6 +26,14 @@ _RETRY_SECONDS = 10.0
 """A version that the disk would not give is asked for again after this long."""
 
 _UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The settings that a loaded version was trained with."""
+
+    skam: SkamConfig
+    policy: PolicyConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +63,8 @@ class Reloader:
     ) -> None:
         self.registry = registry
         self.table = ProxyTable()
-        self.skam: dict[ProxyRef, SkamConfig] = {}
-        """The settings that loaded versions were trained with."""
+        self.trained: dict[ProxyRef, Trained] = {}
+        """Of every loaded version."""
 
         self._backend = backend
         self._metrics = metrics
@@ -172,7 +180,7 @@ class Reloader:
         except InvalidParameter as error:
             raise self._refuse(ref, current, BadCheckpoint("unsupported", str(error))) from error
         self.table.loaded.add(ref)
-        self.skam[ref] = checkpoint.skam
+        self.trained[ref] = Trained(checkpoint.skam, checkpoint.policy.config)
         self._metrics.set_loaded(self.table.loaded)
         seconds = time.perf_counter() - began
         self._metrics.reload("loaded", seconds)
@@ -235,7 +243,7 @@ class Reloader:
     async def _unload_unneeded(self) -> None:
         for ref in self.table.unneeded():
             self.table.loaded.discard(ref)
-            self.skam.pop(ref, None)
+            self.trained.pop(ref, None)
             await self._backend.unload_proxy(ref)
             self._metrics.set_loaded(self.table.loaded)
             logger.info("a proxy was unloaded", extra={"proxy": ref.name, "version": ref.version})

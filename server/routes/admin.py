@@ -109,6 +109,11 @@ async def _describe(reloader: Reloader, name: str) -> ProxyState:
         canary_share=table.canary_share(name),
         withdrawn=None if withdrawn is None else WithdrawnCanary(version=withdrawn.version, reason=withdrawn.reason),
         loaded=sorted(ref.version for ref in table.loaded if ref.name == name),
+        target_returns={
+            str(ref.version): trained.policy.default_target_return
+            for ref, trained in sorted(reloader.trained.items())
+            if ref.name == name and trained.policy.is_conditioned
+        },
         pinned=sorted(ref.version for ref in table.pinned if ref.name == name),
         published=await asyncio.to_thread(reloader.registry.versions, name),
         refused={str(version): reason for version, reason in reloader.refusals(name).items()},

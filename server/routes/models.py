@@ -7,6 +7,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from proxy_model.bank import ProxyRef
+from proxy_model.config import PolicyConfig
+from proxy_model.ranges import TARGET_RETURN
 from server.dependencies import ApiKey, ServiceDep
 from server.errors import model_not_found
 from server.proxies.model_name import BASE
@@ -26,6 +28,18 @@ class Skam(BaseModel):
     max_candidates: int
 
 
+class Dial(BaseModel):
+    """What `proxy.target_return` may be for a proxy that is conditioned on a return, in deviations of its reward."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    default: float
+    """What the proxy aims at where a request does not say."""
+
+    min: float = TARGET_RETURN.low
+    max: float = TARGET_RETURN.high
+
+
 class Model(BaseModel):
     """One name that requests may use."""
 
@@ -40,6 +54,9 @@ class Model(BaseModel):
 
     skam: Skam | None
     """The settings of that version; null: the LLM alone."""
+
+    target_return: Dial | None
+    """Null: not conditioned on a return."""
 
 
 class ModelList(BaseModel):
@@ -76,9 +93,15 @@ def _models(serving: Serving, default_proxy: str) -> Iterator[Model]:
 
 
 def _model(serving: Serving, name: str, ref: ProxyRef | None) -> Model:
+    trained = None if ref is None else serving.reloader.trained[ref]
     return Model(
         id=name,
         created=serving.llm.loaded_at,
         proxy=None if ref is None else str(ref),
-        skam=None if ref is None else Skam.model_validate(serving.reloader.skam[ref]),
+        skam=None if trained is None else Skam.model_validate(trained.skam),
+        target_return=None if trained is None else _dial(trained.policy),
     )
+
+
+def _dial(policy: PolicyConfig) -> Dial | None:
+    return Dial(default=policy.default_target_return) if policy.is_conditioned else None

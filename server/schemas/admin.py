@@ -82,6 +82,9 @@ class ProxyState(BaseModel):
 
     withdrawn: WithdrawnCanary | None
     loaded: list[int]
+    target_returns: dict[str, float]
+    """Loaded versions that are conditioned on a return, and what they aim at where a request does not say."""
+
     pinned: list[int]
     """Loaded because a request named them by number."""
 

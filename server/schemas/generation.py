@@ -12,6 +12,7 @@ from proxy_model.ranges import (
     REPETITION_PENALTY,
     SEED,
     SKAM_TEMPERATURE,
+    TARGET_RETURN,
     TEMPERATURE,
     TOP_K,
     TOP_P,
@@ -47,8 +48,9 @@ class ProxyOptions(Strict):
     decision: Literal["greedy", "sample"] | None = None
     """`greedy` accepts above an acceptance probability of one half, `sample` by chance at that probability."""
 
-    target_return: float | None = None
-    """What a proxy that is conditioned on a return should aim at."""
+    target_return: Annotated[float, within(TARGET_RETURN)] | None = None
+    """What a proxy that is conditioned on a return aims at, in standard deviations of the reward that it was trained
+    on; 400 for any other. `/v1/models` tells which have this dial, and where it stands unless it is turned."""
 
     return_decisions: bool = False
     """Tell what happened at every token: the candidates seen, their probabilities, the proxy's decisions."""

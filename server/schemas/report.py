@@ -1,8 +1,8 @@
 """What an answer tells besides its text, whichever endpoint gives it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -71,14 +71,22 @@ class ChunkProxy(BaseModel):
     """Their texts join to the chunk's."""
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class ProxyReport(BaseModel):
     """The exact proxy, and its totals over all choices."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     id: str
     version: int
     accepted: int
     rejections: int
     forced: int
+    target_return: Annotated[float | None, Field(exclude_if=_is_none)] = None
+    """What it aimed at; absent where the proxy is not conditioned on a return."""
 
 
 class PromptTokensDetails(BaseModel):

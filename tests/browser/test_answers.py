@@ -176,14 +176,17 @@ def test_a_proxy_that_is_conditioned_on_a_return_has_a_dial(open_page: OpenPage,
         models = route.fetch().json()
         for model in models["data"]:
             if model["id"] == "tiny:helpful":
-                model["target_return"] = [-1.0, 3.0]
+                model["target_return"] = {"default": 1.5, "min": -4.0, "max": 4.0}
         route.fulfill(json=models)
 
     playground = open_page(server, routes={"**/v1/models": conditioned})
     playground.wait_for_models()
-    playground.set_slider("Target return", 6)
+    dial = playground.page.get_by_label("Target return")
+    expect(dial).to_have_attribute("aria-valuetext", "as trained (1.5)")
+    playground.set_slider("Target return", 14)
+    expect(dial).to_have_attribute("aria-valuetext", "+2.5")
     playground.ask()
 
-    assert [body.get("proxy", {}).get("target_return") for body in playground.chats] == [None, None, 0]
+    assert [body.get("proxy", {}).get("target_return") for body in playground.chats] == [None, None, 2.5]
     playground.page.get_by_label("helpful @1").uncheck()
     expect(playground.page.get_by_label("Target return")).to_have_count(0)
