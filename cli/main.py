@@ -15,6 +15,7 @@ from cli.demo import demo
 from cli.evaluate import evaluate
 from cli.proxies import proxies
 from cli.reward import reward
+from cli.rollouts import rollouts
 from cli.serve import serve
 from cli.train import train
 from cli.trainer import trainer
@@ -28,7 +29,7 @@ app = typer.Typer(
     help="Serve a frozen LLM under a small accept/reject proxy, and train that proxy.",
     pretty_exceptions_enable=False,
 )
-for command in (serve, chat, train, trainer, reward, evaluate, demo):
+for command in (serve, chat, train, rollouts, trainer, reward, evaluate, demo):
     app.command()(command)
 app.add_typer(proxies, name="proxies")
 

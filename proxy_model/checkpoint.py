@@ -81,7 +81,7 @@ def read_checkpoint(folder: Path, llm_fingerprint: Fingerprint | None) -> Checkp
         if unknown := files.entries.keys() - {POLICY, CONFIG, CARD, README}:
             raise BadCheckpoint("format", f"{min(unknown)} does not belong to a checkpoint")
         policy_config, skam, fingerprint = _parse_config(files.read(CONFIG, _MAX_TEXT_BYTES))
-        warnings = () if llm_fingerprint is None else _compare(fingerprint, llm_fingerprint)
+        warnings = () if llm_fingerprint is None else compare_fingerprints(fingerprint, llm_fingerprint)
         card = parse_object(files.read(CARD, _MAX_TEXT_BYTES), CARD)
         if README in files.entries:
             files.read(README, _MAX_TEXT_BYTES)
@@ -140,7 +140,7 @@ def _require_flat(fingerprint: Any) -> None:
         raise BadCheckpoint("format", "the fingerprint is not an object of strings and numbers")
 
 
-def _compare(found: Fingerprint, expected: Fingerprint) -> tuple[str, ...]:
+def compare_fingerprints(found: Fingerprint, expected: Fingerprint) -> tuple[str, ...]:
     """Every key on either side binds, except `NON_BINDING`; returns the warnings."""
     differing = [key for key in sorted(found.keys() | expected.keys()) if found.get(key) != expected.get(key)]
     for key in differing:

@@ -36,6 +36,13 @@ class DecisionFeatures:
         target = None if self.target is None else self.target[index]
         return DecisionFeatures(self.prefix_hidden[index], self.candidate[index], self.scalars[index], target)
 
+    def to(self, device: torch.device) -> "DecisionFeatures":
+        """On another device."""
+        target = None if self.target is None else self.target.to(device)
+        return DecisionFeatures(
+            self.prefix_hidden.to(device), self.candidate.to(device), self.scalars.to(device), target
+        )
+
 
 def slate_scalars(logprobs: Float[Tensor, "*B K"], is_candidate: Bool[Tensor, "*B K"]) -> Float[Tensor, "*B K 4"]:
     """Rank / 16, log p / 10, gap to the likeliest candidate / 10, and the mass that is left in the slate."""

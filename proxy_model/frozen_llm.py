@@ -78,6 +78,11 @@ class FrozenLLM:
             found.extend(stacked.split([len(sequence) for sequence in pack]))
         return found
 
+    def final_states(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Read whole texts: one (T_i, D) each, after the final norm, in the LLM's own dtype."""
+        states = [self._read(pack, ())[0].split([len(sequence) for sequence in pack]) for pack in _packs(sequences)]
+        return [each for pack in states for each in pack]
+
     def token_logprobs(self, sequences: Sequence[Sequence[int]], num_prompt: Sequence[int]) -> list[Tensor]:
         """Natural log-probabilities (T_i - num_prompt_i,) of each text's tokens after its prompt, at temperature 1."""
         found: list[Tensor] = []

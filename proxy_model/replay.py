@@ -5,58 +5,95 @@ that serve, so that replaying an answer of the engine gives back its decisions.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from proxy_model.attention import Chunk, PackedStep
 from proxy_model.config import SkamConfig
 from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.skam import SlateSettings, build_slate
+from proxy_model.skam import Slate, SlateSettings, build_slate
 from proxy_model.trajectory import Trajectory
+
+_ROWS_PER_SLATE = 256
+"""Logits of so many positions are held at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """An answer of at least one token to a prompt of at least one."""
+
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    """Its end token included, if it ended."""
+
+
+def replay(llm: FrozenLLM, texts: Sequence[Text], skam: SkamConfig) -> list[Trajectory]:
+    """Decisions (`prefix` features) that lead from each prompt to its answer, the texts packed into common passes.
+
+    Rank -1 where a token is inadmissible. `accept_logits` are NaN: nobody has decided yet.
+    """
+    states = llm.final_states([text.prompt_token_ids + text.token_ids for text in texts])
+    return [_decided(llm, text, each, skam) for text, each in zip(texts, states, strict=True)]
+
+
+def admissible(trajectory: Trajectory) -> Trajectory:
+    """Without the positions whose token is inadmissible; nothing is left of an answer that has no other."""
+    kept = trajectory.ranks >= 0
+    if bool(kept.all()):
+        return trajectory
+    return replace(
+        trajectory,
+        token_ids=tuple(token for token, keep in zip(trajectory.token_ids, kept.tolist(), strict=True) if keep),
+        hidden=trajectory.hidden[kept],
+        candidates=trajectory.candidates[kept],
+        logprobs=trajectory.logprobs[kept],
+        is_candidate=trajectory.is_candidate[kept],
+        is_free=trajectory.is_free[kept],
+        ranks=trajectory.ranks[kept],
+        accept_logits=trajectory.accept_logits[kept],
+    )
 
 
 @torch.no_grad()
-def replay(llm: FrozenLLM, prompt_token_ids: Sequence[int], token_ids: Sequence[int], skam: SkamConfig) -> Trajectory:
-    """Decisions (`prefix` features) that lead from the prompt to `token_ids`; rank -1 where a token is inadmissible.
-
-    `accept_logits` are NaN: nobody has decided yet.
-    """
-    num_prompt, num_tokens = len(prompt_token_ids), len(token_ids)
-    text = [*prompt_token_ids, *token_ids]
-    step = PackedStep(
-        tokens=torch.tensor(text, device=llm.device),
-        positions=torch.arange(len(text), device=llm.device),
-        slots=torch.zeros(len(text), dtype=torch.long, device=llm.device),
-        chunks=(Chunk(0, len(text)),),
-    )
-    hidden = llm.advance(step)[num_prompt - 1 : -1]
-    slate = build_slate(llm.logits(hidden), _settings(skam, num_tokens, llm.device), skam.max_candidates)
-    targets = torch.tensor(token_ids, device=llm.device)
+def _decided(llm: FrozenLLM, text: Text, states: Tensor, skam: SkamConfig) -> Trajectory:
+    """`states` (N, D) of the whole text."""
+    hidden = states[len(text.prompt_token_ids) - 1 : -1].clone()
+    slate = _slates(llm, hidden, skam)
+    targets = torch.tensor(text.token_ids, device=llm.device)
     is_target = (slate.tokens == targets[:, None]) & slate.is_candidate
     ranks = torch.where(is_target.any(-1), is_target.int().argmax(-1), -1)
-    is_reachable = _is_reachable(slate.is_free, ranks)
     return Trajectory(
-        prompt_token_ids=tuple(prompt_token_ids),
-        token_ids=tuple(token_ids),
-        finish_reason="stop" if token_ids[-1] in llm.end_token_ids else "length",
+        prompt_token_ids=text.prompt_token_ids,
+        token_ids=text.token_ids,
+        finish_reason="stop" if text.token_ids[-1] in llm.end_token_ids else "length",
         hidden=hidden,
         candidates=slate.tokens,
         logprobs=slate.logprobs,
         is_candidate=slate.is_candidate,
         is_free=slate.is_free,
-        ranks=torch.where(is_reachable, ranks, -1),
+        ranks=torch.where(_is_reachable(slate.is_free, ranks), ranks, -1),
         accept_logits=torch.full_like(slate.logprobs, float("nan")),
     )
 
 
-def _is_reachable(is_free: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+def _slates(llm: FrozenLLM, hidden: Tensor, skam: SkamConfig) -> Slate:
+    parts = [
+        build_slate(llm.logits(rows), _settings(skam, len(rows), llm.device), skam.max_candidates)
+        for rows in hidden.split(_ROWS_PER_SLATE)
+    ]
+    names = ("tokens", "logprobs", "is_candidate", "is_free")
+    return Slate(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def _is_reachable(is_free: Tensor, ranks: Tensor) -> Tensor:
     """(T,) whether every candidate before the accepted one could be rejected."""
     index = torch.arange(is_free.shape[-1], device=is_free.device)
     return (is_free | (index >= ranks[:, None])).all(-1) & (ranks >= 0)
 
 
 def _settings(skam: SkamConfig, num_rows: int, device: torch.device) -> SlateSettings:
-    def rows(value: int | float) -> torch.Tensor:
+    def rows(value: int | float) -> Tensor:
         return torch.full((num_rows,), value, device=device)
 
     return SlateSettings(

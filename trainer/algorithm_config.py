@@ -136,6 +136,22 @@ class DtConfig:
         TARGET_RETURN.check("default_target_return", self.default_target_return)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfflineConfig:
+    """How a run learns from a folder of answers, in place of answering prompts."""
+
+    epochs: int = 4
+    """Passes over the folder where `num_prompts` does not say how many prompts' answers to learn from."""
+
+    reject_rate: float = 0.0
+    """Published versions get their acceptance shifted until they refuse this share of the free first candidates of the
+    folder under greedy decisions; 0: as it was learnt."""
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        require(0 <= self.reject_rate < 1, "reject_rate", self.reject_rate, "in [0, 1)")
+
+
 def _check_optimisation(config: RlooConfig | LikelihoodConfig | DtConfig) -> None:
     for name in ("learning_rate", "max_grad_norm"):
         require(getattr(config, name) > 0, name, getattr(config, name), "above 0")

@@ -16,8 +16,19 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 from proxy_model.aliases import STABLE, Aliases
 from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
 from proxy_model.errors import InvalidParameter
-from trainer.algorithm_config import AlgorithmName, Baseline, DtConfig, LikelihoodConfig, PpoConfig, RlooConfig, require
+from trainer.algorithm_config import (
+    AlgorithmName,
+    Baseline,
+    DtConfig,
+    LikelihoodConfig,
+    OfflineConfig,
+    PpoConfig,
+    RlooConfig,
+    require,
+)
 from trainer.rewards.terms import RewardTerm, parse_terms, terms_to_json
+
+_GIVEN = {False: "given, unless data is", True: "left out with data"}
 
 Penalty = Literal["gap", "action_kl", "token_kl", "none"]
 
@@ -109,9 +120,12 @@ class TrainConfig:
     output: Path
     """Folder of the run, which must not exist unless it is resumed."""
 
-    prompts: Path
-    rewards: tuple[RewardTerm, ...]
+    prompts: Path | None = None
+    rewards: tuple[RewardTerm, ...] = ()
     """The terms of a weighted sum; with several, one virtue is not bought with another's loss."""
+
+    data: Path | None = None
+    """Folder of scored answers (`proxy-rlhf rollouts`, `replay`) to learn from instead of `prompts` and `rewards`."""
 
     proxy: str
     """Name that the versions are published under."""
@@ -154,9 +168,11 @@ class TrainConfig:
 
     dt: DtConfig = field(default_factory=DtConfig)
 
+    offline: OfflineConfig = field(default_factory=OfflineConfig)
+    """Of every algorithm that learns from `data`."""
+
     def __post_init__(self) -> None:
         require(bool(self.proxy), "proxy", self.proxy, "a name")
-        require(bool(self.rewards), "rewards", self.rewards, "at least one term")
         Aliases().assigned([self.alias], 1)
         names = get_args(AlgorithmName)
         require(self.algorithm in names, "algorithm", self.algorithm, f"one of {names}")
@@ -164,12 +180,23 @@ class TrainConfig:
         require(self.publish_every >= 0, "publish_every", self.publish_every, "at least 0")
         require(self.save_every >= 1, "save_every", self.save_every, "at least 1")
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
-        is_grouped = self.rollout.responses_per_prompt > 1
+        self._check_source()
+        is_grouped = self.rollout.responses_per_prompt > 1 or self.data is not None
         baseline = self.shaping.baseline
         require(is_grouped or baseline == "none", "shaping.baseline", baseline, "'none' with one response per prompt")
         needs_group = self.algorithm == "rloo" and self.rloo.baseline != "none"
         per_prompt = self.rollout.responses_per_prompt
         require(is_grouped or not needs_group, "rollout.responses_per_prompt", per_prompt, "at least 2 for rloo")
+
+    def _check_source(self) -> None:
+        """Answers come from prompts and a reward, or from a folder that has both in it."""
+        is_offline = self.data is not None
+        for name in ("prompts", "rewards"):
+            is_given = getattr(self, name) not in (None, ())
+            require(is_given != is_offline, name, getattr(self, name), _GIVEN[is_offline])
+        is_on_policy = self.algorithm in ("ppo", "rloo")
+        require(not (is_offline and is_on_policy), "algorithm", self.algorithm, "one that learns offline, with data")
+        require(not (is_offline and self.shaping.potential), "shaping.potential", True, "false with data")
 
     @property
     def algorithm_settings(self) -> PpoConfig | RlooConfig | LikelihoodConfig | DtConfig:
@@ -223,10 +250,7 @@ def _build(kind: type, values: object, prefix: str) -> object:
     names = {each.name for each in fields(kind)}
     for name in values:
         require(name in names, f"{prefix}{name}", values[name], f"left out; settings here are {sorted(names)}")
-    missing = [
-        e.name for e in fields(kind) if e.name in ("output", "prompts", "rewards", "proxy") and e.name not in values
-    ]
-    for name in missing:
+    for name in (each.name for each in fields(kind) if each.name in ("output", "proxy") and each.name not in values):
         raise InvalidParameter(f"{prefix}{name}", None, "given")
     return kind(**{name: _convert(hints[name], value, f"{prefix}{name}") for name, value in values.items()})
 

@@ -14,6 +14,7 @@ from proxy_model.policy import ProxyPolicy
 from trainer.config import TrainConfig
 from trainer.lock import sole_trainer
 from trainer.monitor import warnings
+from trainer.offline.data import OfflineData
 from trainer.prompts import load_prompts
 from trainer.rewards.build import RewardBuilder
 from trainer.run import Parts, Run
@@ -70,7 +71,7 @@ def train(
     """
     with sole_trainer(config.output):
         _check_output(config, is_resumed=is_resumed)
-        run = Run.start(config, parts or _load_parts(config), is_resumed=is_resumed)
+        run = Run.start(config, parts or load_parts(config), is_resumed=is_resumed)
         with RunLog(config.output, num_done=run.progress.iteration, tensorboard=config.tensorboard) as log:
             while not run.is_done and not supervision.must_stop():
                 _iterate(run, log, on_iteration, supervision)
@@ -110,8 +111,12 @@ def _check_output(config: TrainConfig, *, is_resumed: bool) -> None:
         raise InvalidParameter("output", str(config.output), "a folder that does not exist yet, unless resumed")
 
 
-def _load_parts(config: TrainConfig) -> Parts:
+def load_parts(config: TrainConfig) -> Parts:
     """Prompts first: a broken line costs nothing but the reading."""
+    if config.data is not None:
+        llm = load_llm(config.model)
+        return Parts(llm=llm, data=OfflineData.read(config, llm))
+    assert config.prompts is not None
     prompts = load_prompts(config.prompts)
     llm = load_llm(config.model)
     return Parts(llm=llm, reward_model=RewardBuilder(llm).weighted(config.rewards), prompts=prompts)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from proxy_model.bank import ProxyRef
 from proxy_model.config import SkamConfig
@@ -41,6 +42,8 @@ class Rollout:
     texts: tuple[str, ...]
     trajectories: tuple[Trajectory, ...]
     seconds: float
+    scores: Tensor | None = None
+    """(B,) where they are known already."""
 
     @property
     def num_tokens(self) -> int:

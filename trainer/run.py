@@ -24,6 +24,9 @@ from trainer.algorithms.update_log import UpdateStatistics
 from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig, config_to_mapping
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, term_metrics, update_metrics
+from trainer.offline.calibration import calibrated, first_choice_logits
+from trainer.offline.data import OfflineData
+from trainer.offline.reference import reference_of, under_reference
 from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
 from trainer.prompts import Prompt
 from trainer.publication import publish_once
@@ -40,8 +43,10 @@ class Parts:
     """What a run needs besides its settings, loaded."""
 
     llm: FrozenLLM
-    reward_model: WeightedReward
-    prompts: Sequence[Prompt]
+    reward_model: WeightedReward | None = None
+    prompts: Sequence[Prompt] = ()
+    data: OfflineData | None = None
+    """Answers to learn from, in place of the two above."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,9 +55,13 @@ class Run:
 
     config: TrainConfig
     llm: FrozenLLM
-    reward_model: WeightedReward
+    reward_model: WeightedReward | None
     prompts: list[EncodedPrompt]
-    engine: Engine
+    engine: Engine | None
+    data: OfflineData | None
+    reference: ProxyPolicy | None
+    """The policy that an offline run began with."""
+
     policy: ProxyPolicy
     optimizer: torch.optim.Adam
     progress: Progress
@@ -63,27 +72,38 @@ class Run:
     @staticmethod
     def start(config: TrainConfig, parts: Parts, *, is_resumed: bool) -> "Run":
         """A new run, its state saved at once, or the one that was saved in `config.output`."""
-        prompts = _fitting_prompts(config, parts)
-        policy = _new_policy(replace(config, start=None) if is_resumed else config, parts.llm)
+        data = parts.data
+        prompts = fitting_prompts(config, parts) if data is None else []
+        policy = new_policy(replace(config, start=None) if is_resumed else config, parts.llm)
         optimizer = make_optimizer(policy, config.algorithm_settings.learning_rate)
         settings = config_to_mapping(config)
-        progress = load_state(config.output, policy, optimizer, settings) if is_resumed else Progress()
+        begun = Progress() if data is None else Progress(moments=data.moments)
+        disk.make_folder(config.output)
+        reference = None if data is None else reference_of(config.output, policy, is_resumed=is_resumed)
+        progress = load_state(config.output, policy, optimizer, settings) if is_resumed else begun
         run = Run(
             config=config,
             llm=parts.llm,
             reward_model=parts.reward_model,
             prompts=prompts,
-            engine=Engine(parts.llm, _engine_config(config, prompts)),
+            engine=Engine(parts.llm, engine_config(config, prompts)) if data is None else None,
+            data=data,
+            reference=reference,
             policy=policy,
             optimizer=optimizer,
             progress=progress,
-            num_iterations=planned_iterations(config, len(prompts)),
+            num_iterations=planned_iterations(config, len(prompts) if data is None else data.num_prompts),
             is_resumed=is_resumed,
         )
         _write_settings(config.output, settings)
         if not is_resumed:
             run.save()
         return run
+
+    @property
+    def group_size(self) -> int:
+        """Answers to one prompt, which stand next to each other."""
+        return self.config.rollout.responses_per_prompt if self.data is None else self.data.group_size
 
     @property
     def is_done(self) -> bool:
@@ -107,7 +127,7 @@ class Run:
             **metrics,
             **term_metrics(of_terms),
             "update/learning_rate": learning_rate,
-            "speed/tokens_per_second": rollout.num_tokens / rollout.seconds,
+            "speed/tokens_per_second": rollout.num_tokens / max(rollout.seconds, 1e-9),
             "speed/rollout_seconds": rollout.seconds,
             "speed/score_seconds": scored - started,
             "speed/update_seconds": time.perf_counter() - scored,
@@ -133,7 +153,7 @@ class Run:
             "metrics": dict(row),
         }
         checkpoint = Checkpoint(
-            policy=self.policy, skam=self.config.skam, fingerprint=dict(self.llm.fingerprint), card=card
+            policy=self._served_policy(), skam=self.config.skam, fingerprint=dict(self.llm.fingerprint), card=card
         )
         registry, name, alias = ProxyRegistry(self.config.registry_folder), self.config.proxy, self.config.alias
         if self.is_resumed:
@@ -151,9 +171,21 @@ class Run:
         settings = config_to_mapping(self.config)
         save_state(self.config.output, self.policy, self.optimizer, self.progress, settings)
 
+    def _served_policy(self) -> ProxyPolicy:
+        """What is published: as it was learnt, or with the share of refusals that the settings ask for."""
+        reject_rate = self.config.offline.reject_rate
+        if self.data is None or reject_rate == 0:
+            return self.policy
+        logits = first_choice_logits(self.policy, self.data.trajectories, self.llm.embedding)
+        return calibrated(self.policy, logits, reject_rate)
+
     def _roll_out(self) -> Rollout:
+        """The iteration's answers; offline those that are there."""
         config, iteration = self.config, self.progress.iteration
         per_iteration = config.rollout.prompts_per_iteration
+        if self.data is not None:
+            return self.data.rollout(prompt_indices(self.data.num_prompts, per_iteration, iteration, config.seed))
+        assert self.engine is not None
         chosen = prompt_indices(len(self.prompts), per_iteration, iteration, config.seed)
         prompts = [self.prompts[index] for index in chosen for _ in range(config.rollout.responses_per_prompt)]
         return roll_out_policy(
@@ -169,19 +201,23 @@ class Run:
 
     def _score(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
         """(B,) raw scores, and those of each term before its weight. Raises `GraderFailed`."""
+        if rollout.scores is not None:
+            return rollout.scores.to(self.llm.device, torch.float32), {}
+        assert self.reward_model is not None
         of_terms = self.reward_model.scores(rollout.conversations)
         return self.reward_model.total(of_terms).to(self.llm.device, torch.float32), of_terms
 
     def _learn(self, rollout: Rollout, scores: Tensor) -> dict[str, float]:
         config, policy = self.config, self.policy
-        self.progress = replace(self.progress, moments=self.progress.moments.updated(scores))
+        if self.data is None:
+            self.progress = replace(self.progress, moments=self.progress.moments.updated(scores))
         batch = flatten(rollout.trajectories, self.llm.embedding)
+        if self.reference is not None:
+            batch = under_reference(batch, self.reference)
         is_cut = torch.tensor([each.finish_reason == "length" for each in rollout.trajectories], device=scores.device)
         terminal = terminal_rewards(self._dealt(scores), is_cut, self.progress.moments, config.shaping)
         steps = self._potential_steps(rollout)
-        targets = make_targets(
-            batch, terminal, policy, config.shaping, config.ppo, steps, config.rollout.responses_per_prompt
-        )
+        targets = make_targets(batch, terminal, policy, config.shaping, config.ppo, steps, self.group_size)
         return_moments = self.progress.return_moments.updated(targets.answer_returns)
         self.progress = replace(self.progress, return_moments=return_moments)
         statistics = self._update(batch, replace(targets, return_moments=return_moments))
@@ -195,7 +231,9 @@ class Run:
     def _potential_steps(self, rollout: Rollout) -> Tensor | None:
         """(T,) the reward as it is earned; nothing where the reward model has no opinion on prefixes."""
         shaping = self.config.shaping
-        heads = judging_heads(self.reward_model) if shaping.potential and not shaping.shuffle else []
+        if self.reward_model is None or not shaping.potential or shaping.shuffle:
+            return None
+        heads = judging_heads(self.reward_model)
         if not heads:
             return None
         potentials = prefix_potentials(heads, rollout.trajectories)
@@ -228,20 +266,25 @@ class Run:
 
 
 def planned_iterations(config: TrainConfig, num_prompts: int) -> int:
-    """Iterations that answer `config.num_prompts` prompts, or each of the `num_prompts` in the file once."""
-    wanted = config.num_prompts or num_prompts
+    """Iterations that answer `config.num_prompts` prompts, or each of the `num_prompts` in the file once.
+
+    Offline, where 0 means `offline.epochs` passes over the prompts of the folder.
+    """
+    wanted = config.num_prompts or num_prompts * (1 if config.data is None else config.offline.epochs)
     return -(-wanted // config.rollout.prompts_per_iteration)
 
 
-def _fitting_prompts(config: TrainConfig, parts: Parts) -> list[EncodedPrompt]:
+def fitting_prompts(config: TrainConfig, parts: Parts) -> list[EncodedPrompt]:
+    """The prompts that leave room for an answer. Raises `DataError` if there are none."""
     limit = min(config.rollout.max_prompt_tokens, parts.llm.max_context - config.rollout.max_tokens)
     prompts = encode_prompts(parts.prompts, parts.llm.tokenizer, limit)
     if not prompts:
-        raise DataError(config.prompts, 0, f"no prompt has at most {limit} tokens")
+        raise DataError(config.prompts or config.output, 0, f"no prompt has at most {limit} tokens")
     return prompts
 
 
-def _new_policy(config: TrainConfig, llm: FrozenLLM) -> ProxyPolicy:
+def new_policy(config: TrainConfig, llm: FrozenLLM) -> ProxyPolicy:
+    """Version 0 by the run's seed, or the weights of `config.start`. Raises `BadCheckpoint`."""
     generator = torch.Generator().manual_seed(derived_seed(config.seed, "weights"))
     policy = ProxyPolicy(config.policy_config(llm.hidden_size), generator=generator)
     if config.start is not None:
@@ -269,7 +312,7 @@ def _write_settings(folder: Path, settings: Mapping[str, object]) -> None:
     aside.replace(folder / SETTINGS_FILE)
 
 
-def _engine_config(config: TrainConfig, prompts: Sequence[EncodedPrompt]) -> EngineConfig:
+def engine_config(config: TrainConfig, prompts: Sequence[EncodedPrompt]) -> EngineConfig:
     """Room for the longest prompt and its answer, and not for more."""
     longest = max(len(prompt.token_ids) for prompt in prompts)
     return EngineConfig(

@@ -12,7 +12,6 @@ from proxy_model.engine import Engine, EngineConfig
 from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
-from proxy_model.replay import replay
 from proxy_model.request import GenerationRequest, SamplingParams
 from proxy_model.trajectory import decision_features, decisions
 from tests.architectures import ARCHITECTURES, random_model
@@ -178,31 +177,6 @@ def test_recorded_acceptance_is_what_the_policy_says_of_the_recorded_features(
         torch.testing.assert_close(
             visited.accept_logits[visited.is_free], rescored[visited.is_free], rtol=1e-4, atol=1e-4
         )
-
-
-def test_replaying_an_answer_gives_back_its_decisions(small_llm: FrozenLLM) -> None:
-    requests = [
-        _request(f"r{i}", prompt, ProxyRef("steering", 1), decision="sample") for i, prompt in enumerate(PROMPTS)
-    ]
-
-    for answer in _engine(small_llm).generate(requests):
-        recorded = answer.trajectory
-        assert recorded is not None
-        replayed = replay(small_llm, recorded.prompt_token_ids, recorded.token_ids, SKAM)
-
-        width = SKAM.max_candidates
-        assert replayed.ranks.tolist() == recorded.ranks.tolist()
-        assert torch.equal(replayed.is_free, recorded.is_free[:, :width])
-        torch.testing.assert_close(replayed.hidden, recorded.hidden, rtol=1e-4, atol=1e-4)
-
-
-def test_replay_marks_tokens_outside_of_the_slate(small_llm: FrozenLLM) -> None:
-    skam = SkamConfig(p_t=0.0, top_p=0.5, max_candidates=2)
-    likely = _engine(small_llm).generate([_request("a", PROMPTS[1])])[0].token_ids
-    unlikely = tuple((token + 700) % 1500 for token in likely)
-
-    assert -1 not in replay(small_llm, PROMPTS[1], likely, skam).ranks.tolist()
-    assert replay(small_llm, PROMPTS[1], unlikely, skam).ranks.tolist().count(-1) >= len(unlikely) - 2
 
 
 def test_text_streamed_in_deltas_is_the_text_of_the_whole(small_llm: FrozenLLM) -> None:

@@ -1,0 +1,209 @@
+"""Runs that learn from a folder of answers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from proxy_model.checkpoint import read_checkpoint
+from proxy_model.config import SkamConfig
+from proxy_model.errors import BadCheckpoint, DataError, FingerprintMismatch, InvalidParameter
+from proxy_model.registry import ProxyRegistry
+from proxy_model.trajectory import Trajectory
+from tests.trainer.offline.answers import make_answers
+from tests.trainer.runs import small_config
+from tests.trainer.tiny_llm import tiny_llm
+from tests.trainer.trajectories import trajectory_by_hand
+from trainer.algorithm_config import AlgorithmName, DtConfig, LikelihoodConfig, OfflineConfig
+from trainer.config import ProxyShape, RewardConfig, RolloutConfig, TrainConfig
+from trainer.loop import TrainResult, train
+from trainer.metrics import METRICS
+from trainer.offline.calibration import first_choice_logits
+from trainer.offline.data import OfflineData
+from trainer.offline.folder import DataDescription, ScoredAnswers
+from trainer.rewards.terms import trained_term
+from trainer.run import Parts
+
+
+def offline_config(output: Path, folder: Path, **changes: object) -> TrainConfig:
+    values: dict[str, Any] = {
+        "prompts": None,
+        "rewards": (),
+        "data": folder,
+        "algorithm": "rwr",
+        "num_prompts": 0,
+        "save_every": 1,
+        "rollout": RolloutConfig(prompts_per_iteration=6),
+        "offline": OfflineConfig(epochs=3),
+        "likelihood": LikelihoodConfig(learning_rate=1e-2, minibatches=2),
+        "dt": DtConfig(learning_rate=1e-2, minibatches=2),
+    }
+    return small_config(output, iterations=1, **{**values, **changes})
+
+
+def learn(config: TrainConfig, *, is_resumed: bool = False, kill_after: int = 0) -> TrainResult:
+    """A run; with `kill_after` the process dies after that many iterations."""
+    llm = tiny_llm()
+
+    def die(row: object, warnings: list[str]) -> None:
+        if len((config.output / "metrics.jsonl").read_text().splitlines()) == kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    parts = Parts(llm=llm, data=OfflineData.read(config, llm))
+    return train(config, parts=parts, is_resumed=is_resumed, on_iteration=die)
+
+
+@pytest.mark.parametrize("algorithm", ["mle", "rwr", "awr", "dt"])
+def test_a_folder_of_answers_teaches_what_its_scores_reward(tmp_path: Path, algorithm: AlgorithmName) -> None:
+    """Reward is length, so an end token that is offered must become less acceptable than the other tokens."""
+    make_answers(tmp_path / "data", num_prompts=40)
+    config = offline_config(tmp_path / "run", tmp_path / "data", algorithm=algorithm)
+
+    result = learn(config)
+
+    llm = tiny_llm()
+    answers = OfflineData.read(config, llm).trajectories
+    logits = first_choice_logits(result.policy, answers, llm.embedding)
+    firsts = torch.cat([each.candidates[each.is_free[:, 0], 0] for each in answers])
+    is_end = firsts == 256
+    assert int(is_end.sum()) > 5
+    assert logits[is_end].mean() < logits[~is_end].mean() - 0.1
+    assert result.iterations == 20  # three epochs of 40 prompts, 6 at a time
+    assert METRICS.keys() == result.metrics.keys()
+
+
+def test_a_killed_and_resumed_offline_run_is_the_unbroken_run(tmp_path: Path) -> None:
+    make_answers(tmp_path / "data")
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    command = [sys.executable, "-m", "tests.trainer.offline.test_offline_run", str(broken), str(tmp_path / "data")]
+    killed = subprocess.run(command, check=False, timeout=120)
+
+    resumed = learn(offline_config(broken, tmp_path / "data"), is_resumed=True)
+    unbroken = learn(offline_config(whole, tmp_path / "data"))
+
+    assert killed.returncode == -signal.SIGKILL
+    for name, weights in resumed.policy.state_dict().items():
+        assert torch.equal(weights, unbroken.policy.state_dict()[name]), name
+    rows = [json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) for folder in (broken, whole)]
+    kept = [{name: value for name, value in row.items() if not name.startswith("speed/")} for row in rows]
+    assert kept[0] == kept[1]
+
+
+def test_a_run_of_other_settings_than_its_answers_is_refused(tmp_path: Path) -> None:
+    make_answers(tmp_path / "data", num_prompts=5)
+
+    for changes, named in (
+        ({"skam": SkamConfig()}, "skam"),
+        ({"shape": ProxyShape(features="both", hidden_size=16)}, "shape.features"),
+    ):
+        with pytest.raises(InvalidParameter) as caught:
+            OfflineData.read(offline_config(tmp_path / "run", tmp_path / "data", **changes), tiny_llm())
+        assert caught.value.name == named
+
+
+def test_answers_of_another_llm_are_refused(tmp_path: Path) -> None:
+    make_answers(tmp_path / "data", num_prompts=5)
+    other = tiny_llm()
+    other.fingerprint = {**other.fingerprint, "chat_template": "other"}
+
+    with pytest.raises(FingerprintMismatch, match="chat_template"):
+        OfflineData.read(offline_config(tmp_path / "run", tmp_path / "data"), other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"prompts": Path("prompts.jsonl")}, "prompts"),
+        ({"rewards": (trained_term(Path("reward")),)}, "rewards"),
+        ({"algorithm": "ppo"}, "algorithm"),
+        ({"algorithm": "rloo"}, "algorithm"),
+        ({"shaping": RewardConfig(potential=True)}, "shaping.potential"),
+        ({"data": None}, "prompts"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        offline_config(Path("run"), Path("data"), **changes)
+
+    assert caught.value.name == named
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 0}, {"reject_rate": 1.0}, {"reject_rate": -0.1}])
+def test_offline_settings_have_their_ranges(changes: dict[str, float]) -> None:
+    with pytest.raises(InvalidParameter, match=next(iter(changes))):
+        OfflineConfig(**changes)  # type: ignore[arg-type]
+
+
+def _answers(ranks: list[list[int]], group_size: int) -> ScoredAnswers:
+    trajectories = [replace(trajectory_by_hand(), ranks=torch.tensor(each)) for each in ranks]
+    llm = tiny_llm()
+    description = DataDescription(
+        kind="rollouts",
+        settings={},
+        fingerprint=dict(llm.fingerprint),
+        skam=SkamConfig(),
+        features="prefix",
+        group_size=group_size,
+    )
+    return ScoredAnswers(description, trajectories, torch.arange(float(len(ranks))))
+
+
+def test_inadmissible_positions_are_dropped_and_counted() -> None:
+    data = OfflineData.of(_answers([[1, 0], [-1, 0], [1, -1], [1, 1]], group_size=2))
+
+    assert [each.num_positions for each in data.trajectories] == [2, 1, 1, 2]
+    assert data.inadmissible_share == pytest.approx(2 / 8)
+
+
+def test_a_prompt_with_an_answer_that_is_all_inadmissible_is_left_out() -> None:
+    data = OfflineData.of(_answers([[1, 0], [-1, -1], [1, -1], [1, 1]], group_size=2))
+
+    assert data.num_prompts == 1
+    assert data.scores.tolist() == [2.0, 3.0]
+
+
+def test_answers_that_are_all_inadmissible_teach_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _answers([[-1, -1], [-1, -1]], group_size=1)
+    monkeypatch.setattr("trainer.offline.data.read_data", lambda folder, fingerprint: found)
+
+    with pytest.raises(DataError, match="could have accepted"):
+        OfflineData.read(offline_config(Path("run"), Path("data"), skam=SkamConfig()), tiny_llm())
+
+
+def test_a_run_without_its_reference_is_not_resumed(tmp_path: Path) -> None:
+    make_answers(tmp_path / "data", num_prompts=5)
+    config = offline_config(tmp_path / "run", tmp_path / "data")
+    learn(config)
+    (config.output / "reference.safetensors").write_bytes(b"{}")
+
+    with pytest.raises(BadCheckpoint, match="began with"):
+        learn(config, is_resumed=True)
+
+
+def test_the_published_version_refuses_the_share_that_was_asked_for(tmp_path: Path) -> None:
+    make_answers(tmp_path / "data", num_prompts=20)
+    config = offline_config(
+        tmp_path / "run", tmp_path / "data", offline=OfflineConfig(epochs=1, reject_rate=0.25), algorithm="mle"
+    )
+
+    result = learn(config)
+
+    llm = tiny_llm()
+    registry = ProxyRegistry(config.registry_folder)
+    served = read_checkpoint(registry.path(result.published[-1]), llm.fingerprint).policy
+    answers: tuple[Trajectory, ...] = OfflineData.read(config, llm).trajectories
+    learnt, shifted = (first_choice_logits(each, answers, llm.embedding) for each in (result.policy, served))
+    assert (shifted < 0).float().mean() == pytest.approx(0.25, abs=0.01)
+    assert (learnt < 0).float().mean() < 0.2
+    assert float((learnt - shifted).std()) < 1e-5  # their order stays
+
+
+if __name__ == "__main__":
+    learn(offline_config(Path(sys.argv[1]), Path(sys.argv[2])), kill_after=5)

@@ -1,0 +1,86 @@
+"""A folder's answers as a run learns from them: whole groups of one prompt's answers, in batches."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proxy_model.errors import DataError, InvalidParameter
+from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.replay import admissible
+from proxy_model.trajectory import Trajectory
+from trainer.advantages import RunningMoments
+from trainer.config import TrainConfig
+from trainer.offline.folder import ScoredAnswers, read_data
+from trainer.rollout import Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineData:
+    """G answers to each of P prompts, with positions whose token was inadmissible left out."""
+
+    trajectories: tuple[Trajectory, ...]
+    scores: Tensor
+    """(P * G,) as the reward gave them."""
+
+    group_size: int
+    inadmissible_share: float
+    """Positions that were left out / positions."""
+
+    @staticmethod
+    def read(config: TrainConfig, llm: FrozenLLM) -> "OfflineData":
+        """What `config.data` holds.
+
+        Raises `BadCheckpoint`, `FingerprintMismatch`, `InvalidParameter` for a folder with other SKAM settings or
+        features than the run's, and `DataError` where nothing can be learnt.
+        """
+        assert config.data is not None
+        found = read_data(config.data, llm.fingerprint)
+        described = found.description
+        if described.skam != config.skam:
+            raise InvalidParameter("skam", config.skam, f"as in the data: {described.skam}")
+        if described.features != config.shape.features:
+            raise InvalidParameter("shape.features", config.shape.features, f"as in the data: {described.features!r}")
+        data = OfflineData.of(found)
+        if not data.trajectories:
+            raise DataError(config.data, 0, "no prompt's answers all have a token that the proxy could have accepted")
+        return data
+
+    @staticmethod
+    def of(answers: ScoredAnswers) -> "OfflineData":
+        """Drop inadmissible positions, and the answers to a prompt together when one of them has no other."""
+        kept = [admissible(each) for each in answers.trajectories]
+        num_kept, num_all = (sum(each.num_positions for each in some) for some in (kept, answers.trajectories))
+        size = answers.description.group_size
+        chosen = [
+            index
+            for first in range(0, len(kept), size)
+            if all(each.num_positions for each in kept[first : first + size])
+            for index in range(first, first + size)
+        ]
+        trajectories = tuple(kept[index] for index in chosen)
+        return OfflineData(trajectories, answers.scores[chosen], size, 1 - num_kept / num_all)
+
+    @property
+    def num_prompts(self) -> int:
+        """P."""
+        return len(self.trajectories) // self.group_size
+
+    @property
+    def moments(self) -> RunningMoments:
+        """Of all scores."""
+        return RunningMoments().updated(self.scores)
+
+    def rollout(self, prompts: Sequence[int]) -> Rollout:
+        """The answers to some prompts, in that order, with their scores."""
+        started = time.perf_counter()
+        chosen = [prompt * self.group_size + number for prompt in prompts for number in range(self.group_size)]
+        return Rollout(
+            prompts=(),
+            texts=(),
+            trajectories=tuple(self.trajectories[index] for index in chosen),
+            scores=self.scores[torch.tensor(chosen)],
+            seconds=time.perf_counter() - started,
+        )

@@ -1,0 +1,39 @@
+"""What a folder of answers holds, in numbers."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from proxy_model.disk import read_file
+from trainer.offline.folder import SUMMARY, DataWriter, read_shards
+
+_MAX_BYTES = 1 << 20
+
+
+def finish(writer: DataWriter) -> Mapping[str, Any]:
+    """Vouch for a folder whose shards are all there, unless that is done; returns its summary."""
+    if not writer.is_complete:
+        writer.finish(_summary(writer.folder))
+    found: Mapping[str, Any] = json.loads(read_file(writer.folder / SUMMARY, _MAX_BYTES))
+    return found
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    lengths, inadmissible, scores = [], 0, []
+    for trajectories, some in read_shards(folder):
+        lengths += [each.num_positions for each in trajectories]
+        inadmissible += sum(int((each.ranks < 0).sum()) for each in trajectories)
+        scores.append(some)
+    all_scores = torch.cat(scores)
+    num_bytes = sum(path.stat().st_size for path in folder.iterdir())
+    return {
+        "answers": len(lengths),
+        "positions": sum(lengths),
+        "inadmissible_share": inadmissible / sum(lengths),
+        "score_mean": float(all_scores.mean()),
+        "score_sd": float(all_scores.std(correction=0)),
+        "megabytes_per_1000_answers": num_bytes / len(lengths) / 1000,
+    }
