@@ -40,3 +40,21 @@ def steer(policy: ProxyPolicy, generator: torch.Generator | None = None, bias: f
     policy.actor.output.weight.normal_(0.0, 1.5, generator=generator or torch.Generator().manual_seed(7))
     policy.actor.output.bias.fill_(bias)
     return policy
+
+
+@torch.no_grad()
+def dial_policy(llm_hidden_size: int, default_target_return: float = 1.5) -> ProxyPolicy:
+    """A greedy proxy that refuses whatever it may unless it aims at more than a tenth of a deviation."""
+    config = PolicyConfig(
+        llm_hidden_size=llm_hidden_size,
+        hidden_size=8,
+        is_conditioned=True,
+        default_target_return=default_target_return,
+    )
+    policy = ProxyPolicy(config)
+    for parameter in policy.parameters():
+        parameter.zero_()
+    policy.get_parameter("actor.target.weight")[0, 0] = 10.0
+    policy.get_parameter("actor.output.weight")[0, 0] = 1.0
+    policy.actor.output.bias.fill_(-1.0)
+    return policy

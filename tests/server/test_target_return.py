@@ -2,35 +2,21 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-import torch
 
 from proxy_model.paths import store_file
-from proxy_model.policy import ProxyPolicy
 from store.completions import Completions
 from store.database import Database, owner_of
+from tests.conftest import dial_policy
 from tests.server.conftest import RunningServer, chat_body, eventually
-from tests.server.fakes import new_policy, picky_policy, publish
+from tests.server.fakes import picky_policy, publish
 from tests.server.test_admin import ADMIN_KEY, bearer
 
 RELENTED = {"id": "dial", "version": 1, "accepted": 8, "rejections": 0, "forced": 0}
 PICKY = {"id": "dial", "version": 1, "accepted": 8, "rejections": 16, "forced": 8}
-
-
-def dial_policy() -> ProxyPolicy:
-    """Rejects whatever it may unless it is told to aim at more than a tenth of a deviation."""
-    policy = ProxyPolicy(replace(new_policy(1).config, is_conditioned=True, default_target_return=0.75))
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.zero_()
-        policy.get_parameter("actor.target.weight")[0, 0] = 10.0
-        policy.get_parameter("actor.output.weight")[0, 0] = 1.0
-        policy.actor.output.bias.fill_(-1.0)
-    return policy
 
 
 @pytest.fixture
@@ -38,7 +24,7 @@ def dialled(start: Callable[..., RunningServer]) -> RunningServer:
     """One conditioned proxy `dial` and one other, `helpful`, which is the default."""
     server = start(admin_key=ADMIN_KEY, default_proxy="helpful")
     publish(server.proxies, server.llm, "helpful", policy=picky_policy())
-    publish(server.proxies, server.llm, "dial", policy=dial_policy())
+    publish(server.proxies, server.llm, "dial", policy=dial_policy(32, 0.75))
     eventually(lambda: server.service.serving().reloader.table.names() == ["dial", "helpful"])
     return server
 

@@ -12,7 +12,7 @@ from proxy_model.errors import DataError, FingerprintMismatch, InvalidParameter,
 from proxy_model.features import DecisionFeatures
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.registry import ProxyRegistry
-from tests.conftest import steering_policy
+from tests.conftest import dial_policy, steering_policy
 from tests.trainer import evaluations
 from tests.trainer.evaluations import QUIET, SKAM, checkpoint, fit_reward, write, write_prompts
 from tests.trainer.tiny_llm import tiny_llm
@@ -157,6 +157,31 @@ def test_every_version_of_a_proxy_is_a_row_and_options_change_its_settings(llm: 
     assert [bias(row) for row in rows[:4]] == [1.0, 2.0, 1.0, 2.0]
     assert rows[0].systems[0].skam == replace(SKAM, p_t=0.25)
     assert [each.skam for each in rows[4].systems] == [SKAM, replace(SKAM, p_t=0.0)]
+
+
+def test_a_conditioned_proxy_is_a_row_at_its_default_and_at_each_return_that_is_named(
+    llm: FrozenLLM, prompts: Path, tmp_path: Path
+) -> None:
+    proxies = ProxyRegistry(tmp_path)
+    proxies.publish("dial", replace(checkpoint(llm, acceptance_bias=0.0), policy=dial_policy(llm.hidden_size, 0.5)))
+
+    names = ("dial", "dial@1:return=-1/+2", "dt(0)=dial:return=0")
+    loaded = load_rows(names, tmp_path, llm)
+    base, default, low, high, zero = run(llm, prompts, *names, registry=tmp_path).rows
+
+    assert [row.systems[0].target_return for row in loaded] == [None, 0.5, -1.0, 2.0, 0.0]
+    assert len({json.dumps(row.systems[0].identity, sort_keys=True) for row in loaded}) == 5
+    assert [row.rejections_per_token for row in (default, high)] == [0.0, 0.0]
+    assert low.rejections_per_token == zero.rejections_per_token > 0.5
+    assert (default.length, default.changed_rate) == (base.length, 0.0)
+
+
+def test_a_proxy_that_is_not_conditioned_has_no_row_at_a_return(llm: FrozenLLM, tmp_path: Path) -> None:
+    name = write(tmp_path / "plain", llm, acceptance_bias=1.0)
+
+    assert load_rows((name,), tmp_path, llm)[1].systems[0].target_return is None
+    with pytest.raises(InvalidParameter, match=r"systems.*not conditioned"):
+        load_rows((f"{name}:return=1",), tmp_path, llm)
 
 
 @pytest.mark.parametrize("name", ["random:1", "random:x", "random:0", "@1", "kind@", "random", "base:p_t=.1"])

@@ -19,6 +19,7 @@ from trainer.evaluation.system_name import Kind, parse_row
         ("random:.75", "random", None, 0.75, {}),
         ("helpful@6:p_t=.015:temperature=2:decision=sample", "proxy", None, None,
          {"p_t": 0.015, "temperature": 2.0, "decision": "sample"}),
+        ("helpful@6:return=+2", "proxy", None, None, {"return": 2.0}),
     ],
 )  # fmt: skip
 def test_each_kind_is_spelled_as_documented(
@@ -72,6 +73,7 @@ def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path: Path) -> None:
         ("random:1", "accept-all"),
         ("random:nan", "accept rate"),
         ("helpful:p_t=2", "p_t in"),
+        ("helpful:return=+4.5", "return in [-4.0, 4.0]"),
         ("helpful:target=2", "decision, p_t"),
         ("helpful:decision=dice", "greedy"),
         ("helpful:p_t=.1:p_t=.2", "NAME"),

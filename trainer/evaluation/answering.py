@@ -116,6 +116,7 @@ class Answering:
                     temperature=system.temperature,
                     top_p=system.top_p,
                     decision=system.decision,
+                    target_return=system.target_return,
                     seed=derived_seed(self.config.seed, "answer", number, *draw),
                     return_decisions=ref is not None and number < self.config.num_shown,
                 ),

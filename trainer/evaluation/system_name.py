@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from proxy_model.errors import InvalidParameter
-from proxy_model.ranges import P_T, SKAM_TEMPERATURE, TOP_P, Range
+from proxy_model.ranges import P_T, SKAM_TEMPERATURE, TARGET_RETURN, TOP_P, Range
 
 Kind = Literal["base", "sample", "best-of", "rerank", "accept-all", "random", "proxy"]
 Decision = Literal["greedy", "sample"]
@@ -29,10 +29,11 @@ Value = float | str
 
 ALLOWED = (
     "'base', 'base:sample', 'best-of:N', 'rerank:K', 'accept-all', 'random', 'random:RATE', a proxy's NAME[@VERSION] "
-    "or a checkpoint's folder, with options like ':p_t=0.015', and maybe 'LABEL=' before it and members after commas"
+    "or a checkpoint's folder, with options like ':p_t=0.015' or ':return=+2', and maybe 'LABEL=' before it and "
+    "members after commas"
 )
 
-_LABEL = re.compile(r"([\w.+ -]+)=(.*)", re.DOTALL)
+_LABEL = re.compile(r"([\w.+ ()-]+)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"([a-z_]+)=(.*)")
 _SAMPLING_TEMPERATURE = Range(0.0, 2.0, is_open=True)
 _NUM_SAMPLES = Range(2, 256)
@@ -176,6 +177,12 @@ _OPTIONS: Mapping[Kind, Mapping[str, Callable[[str, str, str], Value]]] = {
     "rerank": {"weight": _in(_WEIGHT)},
     "accept-all": {},
     "random": {},
-    "proxy": {"p_t": _in(P_T), "temperature": _in(SKAM_TEMPERATURE), "top_p": _in(TOP_P), "decision": _decision},
+    "proxy": {
+        "p_t": _in(P_T),
+        "temperature": _in(SKAM_TEMPERATURE),
+        "top_p": _in(TOP_P),
+        "decision": _decision,
+        "return": _in(TARGET_RETURN),
+    },
 }
 """The options of each kind; a new one of the proxies' goes here and into `systems.System`."""

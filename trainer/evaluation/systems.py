@@ -35,6 +35,9 @@ class System:
     """As the proxy was trained, with what the name overrides."""
 
     decision: Decision = "greedy"
+    target_return: float | None = None
+    """What a conditioned proxy aims at; None for all others."""
+
     accept_rate: float | None = None
     """Of a random proxy; None: that of the proxy before it in the table."""
 
@@ -55,7 +58,8 @@ class System:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on beside the prompts, the LLM and the seed; names do not count."""
-        return {
+        aim = {} if self.target_return is None else {"target_return": self.target_return}
+        return aim | {
             "kind": self.kind,
             "policy": None if self.policy is None else policy_digest(self.policy),
             "skam": None if self.skam is None else asdict(self.skam),
@@ -187,8 +191,17 @@ def _proxy(name: SystemName, registry: Path, llm: FrozenLLM) -> System:
         policy=checkpoint.policy,
         skam=replace(checkpoint.skam, **changes),  # type: ignore[arg-type]
         decision="sample" if name.options.get("decision") == "sample" else "greedy",
+        target_return=_target_return(name, checkpoint.policy.config),
         origin=origin_of(folder, checkpoint),
     )
+
+
+def _target_return(name: SystemName, policy: PolicyConfig) -> float | None:
+    """What the name says, else where the proxy's dial stands."""
+    asked = name.options.get("return")
+    if asked is not None and not policy.is_conditioned:
+        raise InvalidParameter("systems", name.text, "without 'return': this proxy is not conditioned on one")
+    return policy.target_return(None if asked is None else float(asked))
 
 
 def _checkpoint_folder(name: SystemName, registry: Path) -> Path:
