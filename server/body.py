@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from server.errors import ApiError, invalid
 from server.half_characters import half_character_at
+from server.validation import refusal_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -19,26 +20,6 @@ MAX_DEPTH = 64
 _NOT_JSON = (
     "We could not parse the JSON body of your request. The API expects a JSON payload, but what was sent was not "
 )
-
-_BOUNDS = {
-    "greater_than": "below_min_value",
-    "greater_than_equal": "below_min_value",
-    "less_than": "above_max_value",
-    "less_than_equal": "above_max_value",
-}
-_CODES = {
-    "missing": "missing_required_parameter",
-    "extra_forbidden": "unknown_parameter",
-    "string_too_short": "string_below_min_length",
-    "string_too_long": "string_above_max_length",
-    "too_long": "array_above_max_length",
-    "literal_error": "invalid_value",
-    "union_tag_invalid": "invalid_value",
-    "union_tag_not_found": "missing_required_parameter",
-    "finite_number": "invalid_value",
-    "string_pattern_mismatch": "invalid_value",
-    "unsupported_part": "unsupported_value",
-}
 
 
 async def read_body(request: Request, model: type[M], max_bytes: int) -> M:
@@ -72,13 +53,13 @@ def validated(content: dict[str, Any], model: type[M]) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise _to_api_error(_telling(error.errors(include_url=False)), content) from error
+        raise refusal_of(error.errors(include_url=False), content) from error
 
 
 def invalid_query(error: ErrorDetails) -> ApiError:
     """400 that names the parameter of the URL which FastAPI found at fault."""
     location = error["loc"][1:]
-    return _to_api_error({**error, "loc": location}, dict.fromkeys(location))
+    return refusal_of([{**error, "loc": location}], dict.fromkeys(location))
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
@@ -101,51 +82,6 @@ def too_large(max_bytes: int) -> ApiError:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-def _telling(errors: list[ErrorDetails]) -> ErrorDetails:
-    """The first error; of a union, which fails once per member, the one of the member that nearly fitted."""
-    place = errors[0]["loc"][:2]
-    place = place if place[:1] == ("messages",) else place[:1]
-    related = [error for error in errors if error["loc"][: len(place)] == place]
-    return next((error for error in related if not error["type"].endswith("_type")), errors[0])
-
-
-def _to_api_error(error: ErrorDetails, content: Any) -> ApiError:
-    kind, param = error["type"], _param(error, content)
-    if kind == "missing":
-        message = f"Missing required parameter: '{param}'."
-    elif kind == "extra_forbidden":
-        message = f"Unknown parameter: '{param}'."
-    else:
-        message = f"Invalid value for '{param}': {error['msg'][:1].lower()}{error['msg'][1:]}."
-    return invalid(message, param=param, code=_code(error))
-
-
-def _code(error: ErrorDetails) -> str:
-    kind = error["type"]
-    if kind in _BOUNDS:
-        number = "decimal" if isinstance(error["input"], float) else "integer"
-        return f"{number}_{_BOUNDS[kind]}"
-    if kind == "too_short":
-        return "empty_array"
-    return _CODES.get(kind, "invalid_type")
-
-
-def _param(error: ErrorDetails, content: Any) -> str:
-    """`messages[0].content`: pydantic's location without the names of union members, which the content has not."""
-    path, location, here = "", error["loc"], content
-    for place, part in enumerate(location):
-        is_last = place == len(location) - 1
-        if isinstance(part, int):
-            path += f"[{part}]"
-            here = here[part] if isinstance(here, list) and part < len(here) else None
-        elif isinstance(here, dict) and (part in here or (is_last and error["type"] == "missing")):
-            path += f".{part}" if path else part
-            here = here.get(part)
-    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        path += "." + str(error["ctx"]["discriminator"]).strip("'")
-    return path[:200]
 
 
 def _is_too_deep(content: Any) -> bool:

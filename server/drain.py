@@ -7,6 +7,7 @@ from types import FrameType
 
 import uvicorn
 
+from server.malformed import HttpProtocol
 from server.service import Service
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ class DrainingServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         config.timeout_graceful_shutdown = _FORCED_SECONDS
+        config.http = HttpProtocol
         super().__init__(config)
         self.exit_code = 0
         self._service = service

@@ -10,7 +10,7 @@ from proxy_model.tool_format import ToolFormat
 from server.chat.tool_call_parser import Marks, ToolCallParser
 from server.errors import ApiError, invalid
 from server.schemas.chat_request import ChatRequest
-from server.schemas.tools import MAX_SCHEMA_BYTES, NamedTool, Tool
+from server.schemas.tools import MAX_SCHEMA_BYTES, AllowedToolChoice, NamedTool, Tool, ToolChoice
 
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
@@ -58,11 +58,12 @@ def check_tools(chat: ChatRequest) -> None:
         param = "functions" if chat.functions else "function_call"
         message = f"'{param}' is the older word and not supported: use 'tools' and 'tool_choice'."
         raise invalid(message, param=param, code="unsupported_value")
-    if not chat.tools and (chat.tool_choice == "required" or isinstance(chat.tool_choice, NamedTool)):
+    if not chat.tools and chat.tool_choice not in (None, "none", "auto"):
         raise invalid("'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
-    if isinstance(chat.tool_choice, NamedTool) and _named(chat) is None:
-        message = f"Tool choice '{chat.tool_choice.function.name}' not found in 'tools' parameter."
-        raise invalid(message, param="tool_choice")
+    known = {tool.function.name for tool in chat.tools or ()}
+    for name in _names(chat.tool_choice) or ():
+        if name not in known:
+            raise invalid(f"Tool choice '{name}' not found in 'tools' parameter.", param="tool_choice")
     for index, tool in enumerate(chat.tools or ()):
         _check_schema(tool, f"tools[{index}].function.parameters")
 
@@ -78,24 +79,32 @@ def tool_use(chat: ChatRequest, tokenizer: ChatTokenizer) -> ToolUse | None:
         raise _unsupported("tools" if may_call else f"messages[{calling}].tool_calls")
     if not may_call:
         return None
-    named = _named(chat)
+    names = _names(chat.tool_choice)
+    is_single = isinstance(chat.tool_choice, NamedTool) or chat.parallel_tool_calls is False
     return ToolUse(
-        tools=tuple(chat.tools or ()) if named is None else (named,),
+        tools=tuple(tool for tool in chat.tools or () if names is None or tool.function.name in names),
         format=form,
         marks=_marks(form, tokenizer),
         between=_seen_whole(form.between or "", tokenizer),
         closing=_seen_whole(form.closing, tokenizer),
-        is_forced=chat.tool_choice not in (None, "auto"),
-        max_calls=1 if named is not None or chat.parallel_tool_calls is False else None,
+        is_forced=_is_forced(chat.tool_choice),
+        max_calls=1 if is_single else None,
     )
 
 
-def _named(chat: ChatRequest) -> Tool | None:
-    """The tool that `tool_choice` names."""
-    if not isinstance(chat.tool_choice, NamedTool):
-        return None
-    name = chat.tool_choice.function.name
-    return next((tool for tool in chat.tools or () if tool.function.name == name), None)
+def _names(choice: ToolChoice | None) -> set[str] | None:
+    """The tools that may be called; None: all."""
+    match choice:
+        case NamedTool():
+            return {choice.function.name}
+        case AllowedToolChoice():
+            return {tool.function.name for tool in choice.allowed_tools.tools}
+    return None
+
+
+def _is_forced(choice: ToolChoice | None) -> bool:
+    mode = choice.allowed_tools.mode if isinstance(choice, AllowedToolChoice) else choice
+    return mode not in (None, "none", "auto")
 
 
 def _marks(form: ToolFormat, tokenizer: ChatTokenizer) -> Marks:

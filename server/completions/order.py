@@ -6,6 +6,7 @@ from server.generation.order import Order, Prompt
 from server.generation.run import Run, start_run
 from server.schemas.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest
 from server.service import Service
+from server.validation import out_of_range
 
 
 async def start_completion(service: Service, request: CompletionRequest) -> Run:
@@ -49,7 +50,8 @@ def _texts(request: CompletionRequest) -> list[str | list[int]]:
 def _prompt(tokenizer: ChatTokenizer, text: str | list[int], request: CompletionRequest, vocab_size: int) -> Prompt:
     if isinstance(text, list):
         if max(text) >= vocab_size:
-            raise invalid(f"Invalid value for 'prompt': token ids must be in [0, {vocab_size}).", param="prompt")
+            message = f"Invalid value for 'prompt': token id {max(text)} is out of vocabulary, which has {vocab_size}."
+            raise invalid(message, param="prompt")
         return Prompt(tuple(text), tuple(tokenizer.spell(text)) if request.echo else ())
     adds = request.add_special_tokens
     pieces = tokenizer.prompt_pieces(text, add_special_tokens=adds) if request.echo else ()
@@ -61,16 +63,14 @@ def _check(request: CompletionRequest, max_choices: int) -> None:
     if request.suffix:
         raise invalid("'suffix' is not supported by this model.", param="suffix", code="unsupported_value")
     if request.max_tokens == 0 and not request.echo:
-        message = "Invalid value for 'max_tokens': must be at least 1 unless 'echo' is set."
-        raise invalid(message, param="max_tokens", code="integer_below_min_value")
+        raise out_of_range("max_tokens", 0, ">=", 1)
     best_of, n = request.best_of, request.n or 1
     if best_of is None:
         return
     if best_of < n:
         raise invalid(f"Invalid value for 'best_of': must be at least 'n' ({n}).", param="best_of")
     if best_of > max_choices:
-        message = f"Invalid value for 'best_of': must be at most {max_choices}."
-        raise invalid(message, param="best_of", code="integer_above_max_value")
+        raise out_of_range("best_of", best_of, "<=", max_choices)
     if best_of > n and request.stream:
         raise invalid("'best_of' greater than 'n' cannot be streamed.", param="best_of")
 

@@ -10,6 +10,7 @@ from server.errors import ApiError, invalid
 from server.generation.order import Order, Prompt
 from server.schemas.generation import GenerationBody, ProxyOptions
 from server.service import Serving
+from server.validation import out_of_range
 
 _TINY_TOP_P = 1e-6
 """OpenAI allows a top_p of 0, which can only mean the likeliest token."""
@@ -24,8 +25,7 @@ def check(body: GenerationBody, capabilities: frozenset[Capability], max_choices
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
         )
     if (body.n or 1) > max_choices:
-        message = f"Invalid value for 'n': must be at most {max_choices}."
-        raise invalid(message, param="n", code="integer_above_max_value")
+        raise out_of_range("n", body.n or 1, "<=", max_choices)
     _check_bias(body)
     if body.proxy is not None and body.proxy.return_decisions and "decisions" not in capabilities:
         message = "Invalid value for 'proxy.return_decisions': this engine does not tell its decisions."
@@ -109,4 +109,5 @@ def _seed_of_choice(seed: int | None, index: int) -> int | None:
 def _check_bias(body: GenerationBody) -> None:
     for key in body.logit_bias or {}:
         if not (key.isascii() and key.isdecimal() and len(key) < 10):
-            raise invalid("Invalid value for 'logit_bias': keys must be token ids.", param="logit_bias")
+            message = f"Invalid key in 'logit_bias': {key[:64]}. You should only be submitting non-negative integers."
+            raise invalid(message, param="logit_bias")

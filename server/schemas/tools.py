@@ -38,11 +38,25 @@ class FunctionChoice(Strict):
 
 
 class NamedTool(Strict):
-    """This tool must be called."""
+    """A tool by its name; as a choice: this one must be called."""
 
     type: Literal["function"]
     function: FunctionChoice
 
 
+class AllowedTools(Strict):
+    """Some of the tools, by their names, and whether one of them must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MAX_TOOLS)]
+
+
+class AllowedToolChoice(Strict):
+    """Only these tools may be called."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
 Tools = Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)]
-ToolChoice = Literal["none", "auto", "required"] | NamedTool
+ToolChoice = Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedToolChoice, Field(discriminator="type")]

@@ -47,7 +47,7 @@ def chat(**fields: Any) -> dict[str, Any]:
         ("POST", CHAT, chat(n=0), 400, "integer_below_min_value", "n"),
         ("POST", CHAT, chat(n=129), 400, "integer_above_max_value", "n"),
         ("POST", CHAT, chat(max_tokens=0), 400, "integer_below_min_value", "max_tokens"),
-        ("POST", CHAT, chat(presence_penalty=3), 400, "integer_above_max_value", "presence_penalty"),
+        ("POST", CHAT, chat(presence_penalty=3), 400, "decimal_above_max_value", "presence_penalty"),
         ("POST", CHAT, chat(frequency_penalty=-2.5), 400, "decimal_below_min_value", "frequency_penalty"),
         ("POST", CHAT, chat(logprobs=True, top_logprobs=21), 400, "integer_above_max_value", "top_logprobs"),
         ("POST", CHAT, chat(stop=["a", "b", "c", "d", "e"]), 400, "array_above_max_length", "stop"),

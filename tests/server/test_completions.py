@@ -277,7 +277,7 @@ def test_a_prompt_that_is_only_read_counts_its_tokens(server: RunningServer) -> 
         ({"best_of": 3, "stream": True}, "best_of", "invalid_value"),
         ({"suffix": "end"}, "suffix", "unsupported_value"),
         ({"stream_options": {"include_usage": True}}, "stream_options", None),
-        ({"proxy": {"p_t": 2}}, "proxy.p_t", "integer_above_max_value"),
+        ({"proxy": {"p_t": 2}}, "proxy.p_t", "decimal_above_max_value"),
     ],
 )
 def test_a_wrong_field_is_named(server: RunningServer, fields: dict[str, Any], param: str, code: str | None) -> None:

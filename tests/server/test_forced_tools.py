@@ -85,6 +85,17 @@ def test_some_tool_is_called_where_one_is_required(server: RunningServer, name: 
     assert choice["finish_reason"] == "tool_calls"
 
 
+@pytest.mark.parametrize("name", ["pick", "stop"])
+def test_of_the_allowed_tools_one_is_called_whatever_the_llm_prefers(server: RunningServer, name: str) -> None:
+    other = {"pick": "s", "stop": "p"}[name]
+    named = {"type": "function", "function": {"name": name}}
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
+
+    answer = ask(server, tool_choice=choice, parallel_tool_calls=False, logit_bias=biased_to(server, other))
+
+    assert [called for called, _ in calls(answer)] == [name]
+
+
 def test_several_calls_in_a_row_are_each_by_a_schema(server: RunningServer) -> None:
     choice = ask(server, tool_choice="required", max_tokens=250, logit_bias=biased_to(server, "\n"))
 

@@ -65,7 +65,7 @@ def test_a_template_gets_arguments_as_what_they_are_written_as() -> None:
             "missing_required_parameter",
         ),
         ([{"role": "function", "content": "x"}], "messages[0].name", "missing_required_parameter"),
-        ([USER | {"name": ""}], "messages[0].name", "string_below_min_length"),
+        ([USER | {"name": ""}], "messages[0].name", "empty_string"),
         (
             [{"role": "user", "content": [{"type": "text"}]}],
             "messages[0].content[0].text",

@@ -60,15 +60,15 @@ def test_values_that_ask_for_nothing_change_nothing(server: RunningServer, off: 
     [
         ({"presence_penalty": 2.1}, "presence_penalty", "decimal_above_max_value"),
         ({"frequency_penalty": -2.1}, "frequency_penalty", "decimal_below_min_value"),
-        ({"repetition_penalty": 0}, "repetition_penalty", "integer_below_min_value"),
-        ({"repetition_penalty": 11}, "repetition_penalty", "integer_above_max_value"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "decimal_below_min_value"),
+        ({"repetition_penalty": 11}, "repetition_penalty", "decimal_above_max_value"),
         ({"min_p": 1.5}, "min_p", "decimal_above_max_value"),
         ({"top_k": -2}, "top_k", "integer_below_min_value"),
         ({"top_k": 1.5}, "top_k", "invalid_type"),
         ({"logit_bias": {"100000": 1}}, "logit_bias", "invalid_value"),
         ({"logit_bias": {"-1": 1}}, "logit_bias", "invalid_value"),
         ({"logit_bias": {"5": "x"}}, "logit_bias.5", "invalid_type"),
-        ({"logit_bias": {str(key): 1 for key in range(1025)}}, "logit_bias", "array_above_max_length"),
+        ({"logit_bias": {str(key): 1 for key in range(1025)}}, "logit_bias", "object_above_max_properties"),
         ({"logit_bias": [1]}, "logit_bias", "invalid_type"),
     ],
 )

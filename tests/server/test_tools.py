@@ -47,6 +47,11 @@ def chat(**fields: Any) -> ChatRequest:
     return ChatRequest.model_validate({"model": "tiny", "messages": [USER], "tools": [WEATHER, CLOCK]} | fields)
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 def use_of(request: ChatRequest, tokenizer: ChatTokenizer) -> ToolUse:
     use = tool_use(request, tokenizer)
     assert use is not None
@@ -173,6 +178,8 @@ def test_a_template_without_tools_refuses_them(fields: dict[str, Any], param: st
     [
         ({"tools": None, "tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "invalid_value"),
+        ({"tool_choice": allowed("auto", "clock", "x")}, "tool_choice", "invalid_value"),
+        ({"tools": None, "tool_choice": allowed("auto", "clock")}, "tool_choice", "invalid_value"),
         ({"functions": [{"name": "f"}]}, "functions", "unsupported_value"),
         ({"function_call": {"name": "f"}}, "function_call", "unsupported_value"),
         (
@@ -212,6 +219,13 @@ def test_tools_that_contradict_each_other_are_refused(fields: dict[str, Any], pa
         ({"tools": [{"type": "function"}]}, "tools[0].function", "missing_required_parameter"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name", "invalid_value"),
         ({"tools": [WEATHER], "tool_choice": "maybe"}, "tool_choice", "invalid_value"),
+        (
+            {"tools": [WEATHER], "tool_choice": {"type": "custom", "custom": {"name": "x"}}},
+            "tool_choice.type",
+            "invalid_value",
+        ),
+        ({"tools": [WEATHER], "tool_choice": allowed("never", "x")}, "tool_choice.allowed_tools.mode", "invalid_value"),
+        ({"tools": [WEATHER], "tool_choice": allowed("auto")}, "tool_choice.allowed_tools.tools", "empty_array"),
         ({"parallel_tool_calls": "yes"}, "parallel_tool_calls", "invalid_type"),
     ],
 )
