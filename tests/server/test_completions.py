@@ -258,7 +258,7 @@ def test_a_prompt_that_is_only_read_counts_its_tokens(server: RunningServer) -> 
         ({"prompt": 5}, "prompt", "invalid_type"),
         ({"prompt": []}, "prompt", "empty_array"),
         ({"prompt": [[]]}, "prompt", None),
-        ({"prompt": ["a", 5]}, "prompt", "invalid_type"),
+        ({"prompt": ["a", 5]}, "prompt[1]", "invalid_type"),
         ({"prompt": [-1]}, "prompt", None),
         ({"prompt": [100_000]}, "prompt", "invalid_value"),
         ({"prompt": [100_000], "echo": True}, "prompt", "invalid_value"),

@@ -74,7 +74,7 @@ def test_every_choice_aims_at_the_target(dialled: RunningServer) -> None:
         ("tiny:base", {"target_return": 1.5}, "unsupported_value"),
         ("tiny:dial", {"target_return": 1.5, "enabled": False}, "unsupported_value"),
         ("tiny:dial", {"target_return": 4.01}, "decimal_above_max_value"),
-        ("tiny:dial", {"target_return": -5}, "integer_below_min_value"),
+        ("tiny:dial", {"target_return": -5}, "decimal_below_min_value"),
         ("tiny:dial", {"target_return": "1.5"}, "invalid_type"),
     ],
 )
