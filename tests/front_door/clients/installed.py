@@ -10,7 +10,13 @@ from typing import Any
 
 from filelock import FileLock
 
-PYTHON_CLIENTS = {"instructor": "1.17.0", "langchain-openai": "1.7.3", "litellm": "1.106.2", "llm": "0.36"}
+PYTHON_CLIENTS = {
+    "instructor": "1.17.0",
+    "langchain-openai": "1.7.3",
+    "litellm": "1.106.2",
+    "llm": "0.36",
+    "openapi-python-client": "0.29.1",
+}
 """Packages of PyPI."""
 
 NODE_CLIENT = ("openai", "7.55.0")

@@ -99,3 +99,21 @@ def test_openai_node(server: ServerProcess, text: str) -> None:
         "param": "model",
         "type": "invalid_request_error",
     }
+
+
+def test_a_client_that_is_generated_from_the_openapi_document(server: ServerProcess, text: str, tmp_path: Path) -> None:
+    programs = programs_of("openapi-python-client")
+    (tmp_path / "config.yml").write_text("post_hooks: []\n")  # no formatting
+    files: list[str | Path] = ["--config", tmp_path / "config.yml", "--output-path", tmp_path / "generated"]
+    run(
+        programs / "openapi-python-client",
+        *("generate", "--url", f"{server.url}/openapi.json", "--meta", "none", "--fail-on-warning"),
+        *files,
+    )
+
+    asked = run(programs / "python", SCRIPTS / "ask_generated.py", server.url, LLM, PROMPT, PYTHONPATH=str(tmp_path))
+
+    heard = told(asked)
+    assert (heard["whole"], heard["tokens"], heard["rejections"]) == (text, LENGTH, LENGTH)
+    assert heard["refused"] == "model_not_found"
+    assert f"{LLM}:helpful@1" in heard["models"]
