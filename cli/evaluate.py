@@ -49,6 +49,10 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     num_shown: Annotated[int, typer.Option(min=0, help="Prompts whose answers are kept with every decision.")] = 20,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write report.html with its pictures and numbers.")
+    ] = False,
+    card: Annotated[bool, typer.Option("--card", help="Also write a card for every proxy.")] = False,
 ) -> None:
     """Compare proxies with the base on held-out prompts: rewards, win rates, fluency, rejections."""
     from trainer.evaluation.config import EvaluationConfig
@@ -72,5 +76,7 @@ def evaluate(
         dictionary=tuple(dictionary or ()),
         seed=seed,
         num_shown=num_shown,
+        report=report,
+        card=card,
     )
     run_evaluation(config, console=console.out)

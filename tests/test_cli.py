@@ -126,6 +126,8 @@ def test_every_flag_of_an_evaluation_arrives(tmp_path: Path, monkeypatch: pytest
         systems=("calm@2", "random"),
         merges=(tmp_path.parent,),
         num_shown=16,
+        report=True,
+        card=True,
         reward=tmp_path,
         judges=(tmp_path, tmp_path.parent),
         output=tmp_path / "out",

@@ -51,9 +51,18 @@ class EvaluationConfig:
     num_shown: int = 20
     """Prompts whose answers are kept with every decision, for the report."""
 
+    report: bool = False
+    """Also write report.html, its numbers and its pictures."""
+
+    card: bool = False
+    """Also write a card for every proxy of the table."""
+
     def __post_init__(self) -> None:
         for name in ("max_tokens", "max_prompt_tokens", "max_running"):
             if getattr(self, name) < 1:
                 raise InvalidParameter(name, getattr(self, name), "at least 1")
-        if self.num_prompts < 0:
-            raise InvalidParameter("num_prompts", self.num_prompts, "at least 0")
+        for name in ("num_prompts", "num_shown"):
+            if getattr(self, name) < 0:
+                raise InvalidParameter(name, getattr(self, name), "at least 0")
+        if self.output is None and (self.report or self.card):
+            raise InvalidParameter("output", None, "a folder for the report and the cards")

@@ -21,6 +21,7 @@ from proxy_model.frozen_llm import FrozenLLM, load_llm
 from proxy_model.paths import proxies_root
 from trainer.evaluation.answer_store import AnswerStore
 from trainer.evaluation.answering import AnsweredRow, Answering
+from trainer.evaluation.card import write_cards
 from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.files import read_rows, write_files
 from trainer.evaluation.judgement import Judgement
@@ -44,7 +45,6 @@ class Evaluation:
     """What was found and what it was found from."""
 
     report: EvaluationReport
-    prompts: Sequence[EncodedPrompt]
     answered: Sequence[AnsweredRow]
     scoring: Scoring
 
@@ -85,9 +85,20 @@ def _evaluate(config: EvaluationConfig, llm: FrozenLLM | None, console: Console)
         rows=judged,
     )
     console.print(report.table())
+    found = Evaluation(report=report, answered=answered, scoring=scoring)
     if config.output is not None:
-        write_files(config.output, report, encoded, answered)
-    return Evaluation(report=report, prompts=encoded, answered=answered, scoring=scoring)
+        _write(config.output, config, found, console)
+    return found
+
+
+def _write(folder: Path, config: EvaluationConfig, found: "Evaluation", console: Console) -> None:
+    write_files(folder, found.report, found.scoring.prompts, found.answered)
+    if config.report:
+        from trainer.evaluation.page.page import write_page
+
+        console.print(f"Report: {write_page(folder, found, config.num_shown)}")
+    for card in write_cards(folder, found.report) if config.card else ():
+        console.print(f"Card: {card}")
 
 
 def _require_ours(config: EvaluationConfig) -> None:

@@ -1,0 +1,169 @@
+"""Charts over training and settings: sweeps, versions of a run, the frontier and the monitors."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from trainer.evaluation.groups import Series, origin_of_version
+from trainer.evaluation.page.chart import BASE, MUTED, Chart, color_of, figure, marker_of
+from trainer.evaluation.rows import SystemRow
+from trainer.evaluation.statistics import Interval
+
+Log = Sequence[Mapping[str, float]]
+"""A run's metrics, a mapping an iteration."""
+
+MONITORS = (
+    ("reward/raw_mean", "training reward"),
+    ("answer/nll", "NLL under the LLM, nats"),
+    ("answer/length", "tokens an answer"),
+    ("answer/kl_to_prior", "KL to version 0, nats a position"),
+    ("proxy/rejections_per_token", "rejections a token"),
+    ("answer/eos_rate", "ended by themselves"),
+)
+"""What shows a collapse that reward and loss alone do not (arXiv:2307.04964, figure 4)."""
+
+_WINDOW = 5
+
+
+def sweep(series: Series, labels: Sequence[str], number: int) -> Chart:
+    """Figures 3a and 3b: one proxy under several p_t and temperatures."""
+    by_temperature = len({row.temperature for row in series.rows}) > 1
+    by_p_t = len({row.p_t for row in series.rows}) > 1
+
+    def draw() -> Figure:
+        made, panels = figure(4.3 * len(labels), 3.6, 1, len(labels))
+        for panel, label in zip(panels, labels, strict=True):
+            if by_p_t:
+                _sweep_lines(panel, series.rows, label, "p_t", "temperature")
+                panel.set_xscale("log")
+                panel.set_xlabel("p_t (log scale)")
+            else:
+                _sweep_lines(panel, series.rows, label, "temperature", "p_t")
+                panel.set_xlabel("temperature")
+            panel.axhline(0, color=BASE, linewidth=1)
+            panel.set_title(label)
+        panels[0].set_ylabel("gain, deviations of the base's scores")
+        if by_temperature and by_p_t:
+            panels[-1].legend(title="temperature", loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return made
+
+    return Chart(
+        name=f"sweep_{number}",
+        title=f"Settings of {series.name}",
+        caption="Gain over the LLM alone when the same weights are served under other settings; bars: 95 % intervals.",
+        draw=draw,
+    )
+
+
+def versions(series: Sequence[Series], labels: Sequence[str]) -> Chart:
+    """Table 2 as a picture, and over-optimisation: the training reward beside those that did not train."""
+
+    def draw() -> Figure:
+        made, panels = figure(4.3 * len(series), 3.7, 1, len(series))
+        for panel, run in zip(panels, series, strict=True):
+            for number, label in enumerate(labels):
+                points = [(_prompts(row), row.scores[label].gain) for row in run.rows]
+                _line(panel, points, number, label)
+            panel.axhline(0, color=BASE, linewidth=1)
+            panel.set_title(run.name)
+            panel.set_xlabel("prompts seen")
+        panels[0].set_ylabel("gain, deviations of the base's scores")
+        panels[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return made
+
+    return Chart(
+        name="over_optimisation",
+        title="Training reward against held-out judges",
+        caption=(
+            "Every version of a run on the same held-out prompts. Where the training reward goes on rising and the "
+            "judges turn down, the proxy has begun to exploit its reward."
+        ),
+        draw=draw,
+    )
+
+
+def frontier(logs: Mapping[str, Log]) -> Chart:
+    """Reward against how far the proxy has moved, over a run's iterations."""
+
+    def draw() -> Figure:
+        made, (panel,) = figure(8.2, 4.0)
+        for number, (name, log) in enumerate(logs.items()):
+            kl, reward = smoothed(log, "answer/kl_to_prior"), smoothed(log, "reward/raw_mean")
+            panel.plot(kl, reward, color=color_of(number), linewidth=1.3, alpha=0.8)
+            panel.plot(kl[-1], reward[-1], marker=marker_of(number), color=color_of(number), markersize=9, label=name)
+            panel.plot(kl[0], reward[0], marker="o", color=MUTED, markersize=5)
+        panel.set_xlabel("KL to version 0, nats a position")
+        panel.set_ylabel("training reward")
+        panel.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return made
+
+    return Chart(
+        name="frontier",
+        title="Reward against KL",
+        caption=f"Training rollouts, running mean of {_WINDOW} iterations, from the small dot to the large mark.",
+        draw=draw,
+    )
+
+
+def monitors(logs: Mapping[str, Log]) -> Chart:
+    """What tells a collapse from progress."""
+
+    def draw() -> Figure:
+        made, panels = figure(11, 5.4, 2, 3)
+        for panel, (key, title) in zip(panels, MONITORS, strict=True):
+            for number, (name, log) in enumerate(logs.items()):
+                seen = [row["progress/prompts"] for row in log]
+                panel.plot(seen, smoothed(log, key), color=color_of(number), linewidth=1.6, label=name)
+            panel.set_title(title, fontsize=10.5)
+        for panel in panels[3:]:
+            panel.set_xlabel("prompts seen")
+        panels[2].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return made
+
+    return Chart(
+        name="monitors",
+        title="Collapse monitors",
+        caption=(
+            f"Training rollouts, running mean of {_WINDOW} iterations. A collapse shows as reward, length and KL up "
+            "while the NLL goes down; drift as an NLL far above that of version 0."
+        ),
+        draw=draw,
+    )
+
+
+def smoothed(log: Log, key: str) -> list[float]:
+    """Running mean over the last iterations up to each one."""
+    values = [row[key] for row in log]
+    windows = [values[max(0, end - _WINDOW) : end] for end in range(1, len(values) + 1)]
+    return [sum(window) / len(window) for window in windows]
+
+
+def _sweep_lines(panel: Axes, rows: Sequence[SystemRow], label: str, across: str, line: str) -> None:
+    for number, value in enumerate(sorted({getattr(row, line) for row in rows})):
+        chosen = sorted(
+            (row for row in rows if getattr(row, line) == value), key=lambda row: float(getattr(row, across))
+        )
+        points = [(float(getattr(row, across)), row.scores[label].gain) for row in chosen]
+        _line(panel, points, number, f"{value:g}")
+
+
+def _line(panel: Axes, points: Sequence[tuple[float, Interval]], number: int, label: str) -> None:
+    gains = [gain for _, gain in points]
+    below, above = [each.estimate - each.low for each in gains], [each.high - each.estimate for each in gains]
+    panel.errorbar(
+        [place for place, _ in points],
+        [each.estimate for each in gains],
+        yerr=[below, above],
+        color=color_of(number),
+        marker=marker_of(number),
+        elinewidth=1,
+        capsize=2,
+        label=label,
+    )
+
+
+def _prompts(row: SystemRow) -> float:
+    origin = origin_of_version(row)
+    assert origin is not None and origin.prompts_seen is not None
+    return float(origin.prompts_seen)
