@@ -17,8 +17,8 @@ def reward(
         list[Path] | None, typer.Option(exists=True, dir_okay=False, help="Held-out pairs to report on; repeatable.")
     ] = None,
     kind: Annotated[
-        Literal["frozen_head", "sentence_judge"],
-        typer.Option(help="On the frozen LLM's states, or an independent judge on a sentence encoder's."),
+        Literal["frozen_head", "sentence_judge", "lora"],
+        typer.Option(help="On the frozen LLM's states, an independent judge on a sentence encoder's, or adapters."),
     ] = "frozen_head",
     half: Annotated[
         Literal["all", "reward", "judge"], typer.Option(help="Which pairs to use; a judge shares none with a reward.")
@@ -45,12 +45,20 @@ def reward(
     length_control: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Share of the score's slope on log(length) to take out.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Earlier frozen head to start from and stay near.")
+    ] = None,
+    rank: Annotated[int, typer.Option(min=1, help="Of lora: rank of the adapters.")] = 8,
+    layers: Annotated[int, typer.Option(min=1, help="Of lora: layers with adapters, down from the one read.")] = 4,
+    epochs: Annotated[int, typer.Option(min=1, help="Of lora.")] = 1,
+    batch_pairs: Annotated[int, typer.Option(min=1, help="Of lora.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Of lora; falls to 0.")] = 2e-4,
     max_pairs: Annotated[int, typer.Option(min=0, help="Pairs to learn from; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Train a reward model on preference pairs; prints its held-out accuracy beside simple baselines."""
     from trainer.rewards.train import train_reward
-    from trainer.rewards.training_config import DEFAULT_CUTS, DEFAULT_L2, RewardTrainingConfig
+    from trainer.rewards.training_config import DEFAULT_CUTS, DEFAULT_L2, LoraConfig, RewardTrainingConfig
 
     config = RewardTrainingConfig(
         output=output,
@@ -68,5 +76,7 @@ def reward(
         seed=seed,
         cuts=tuple(cuts or DEFAULT_CUTS),
         l2=tuple(l2 or DEFAULT_L2),
+        start=start,
+        lora=LoraConfig(rank=rank, layers=layers, epochs=epochs, batch_pairs=batch_pairs, learning_rate=learning_rate),
     )
     train_reward(config, console=console.out)

@@ -37,7 +37,7 @@ class FrozenLLM:
         self._head_weight: Tensor = head.weight.detach()
         self._head_bias: Tensor | None = None if head.bias is None else head.bias.detach()
         self.vocab_size: int = self._head_weight.shape[0]
-        self.fingerprint = _fingerprint(model, self.tokenizer)
+        self.fingerprint = fingerprint_of(model, self.tokenizer)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         is_fast = may_use_fast_decoder and LlamaDecoder.supports(model)
         self._decoder: LlamaDecoder | TransformersDecoder = (
@@ -166,7 +166,7 @@ def _end_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
-def _fingerprint(model: Any, tokenizer: ChatTokenizer) -> dict[str, str | int | float]:
+def fingerprint_of(model: Any, tokenizer: ChatTokenizer) -> dict[str, str | int | float]:
     """What binds a proxy to this LLM (METHOD: identity of weights, tokenizer and template; width and tap)."""
     config = {
         key: value

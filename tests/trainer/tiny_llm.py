@@ -1,5 +1,7 @@
 """A random Llama of two layers that speaks bytes: small enough to train a proxy on in a test."""
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -10,6 +12,19 @@ END = "<|end|>"
 
 
 def tiny_llm() -> FrozenLLM:
+    """`tiny_parts`, loaded."""
+    model, tokenizer = tiny_parts()
+    return FrozenLLM(model, tokenizer, "tiny")
+
+
+def write_tiny_llm(folder: Path) -> Path:
+    """`tiny_parts` as a folder that transformers loads."""
+    for part in tiny_parts():
+        part.save_pretrained(folder)
+    return folder
+
+
+def tiny_parts() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """257 tokens: every byte and an end token; hidden size 32, float32 weights."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: index for index, character in enumerate([*alphabet, END])}
@@ -33,7 +48,7 @@ def tiny_llm() -> FrozenLLM:
         torch.manual_seed(11)
         model = LlamaForCausalLM(config)
     _make_ends_likely(model, vocabulary[END])
-    return FrozenLLM(model, tokenizer, "tiny")
+    return model, tokenizer
 
 
 @torch.no_grad()

@@ -35,14 +35,17 @@ class Standardisation:
         return z / math.sqrt(self.deviation.numel())
 
 
-def fit(differences: Float[Tensor, "N F"], l2: float) -> Float[Tensor, " F"]:
-    """Weights that minimise mean -log sigma(differences @ w) + l2 / 2 * |w|^2, by L-BFGS."""
-    weights = torch.zeros(differences.shape[1], requires_grad=True)
+def fit(
+    differences: Float[Tensor, "N F"], l2: float, towards: Float[Tensor, " F"] | None = None
+) -> Float[Tensor, " F"]:
+    """Weights that minimise mean -log sigma(differences @ w) + l2 / 2 * |w - towards|^2, by L-BFGS; towards 0 or w."""
+    centre = torch.zeros(differences.shape[1]) if towards is None else towards
+    weights = centre.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([weights], max_iter=_MAX_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = -F.logsigmoid(differences @ weights).mean() + l2 / 2 * weights.square().sum()
+        loss = -F.logsigmoid(differences @ weights).mean() + l2 / 2 * (weights - centre).square().sum()
         loss.backward()
         return loss
 
@@ -56,23 +59,32 @@ def accuracy(margins: Float[Tensor, " N"]) -> float:
 
 
 def cross_validated_margins(
-    differences: Float[Tensor, "N F"], l2: float, fold: Int[Tensor, " N"]
+    differences: Float[Tensor, "N F"],
+    l2: float,
+    fold: Int[Tensor, " N"],
+    towards: Float[Tensor, " F"] | None = None,
 ) -> Float[Tensor, " N"]:
     """The margin of every pair under weights that were fitted without the pair's fold."""
     margins = torch.zeros(len(differences))
     for number in range(int(fold.max()) + 1):
         held_out, others = (fold == number).nonzero()[:, 0], (fold != number).nonzero()[:, 0]
-        margins[held_out] = differences.index_select(0, held_out) @ fit(differences.index_select(0, others), l2)
+        weights = fit(differences.index_select(0, others), l2, towards)
+        margins[held_out] = differences.index_select(0, held_out) @ weights
     return margins
 
 
-def choose_l2(differences: Float[Tensor, "N F"], fold: Int[Tensor, " N"], grid: Sequence[float]) -> float:
+def choose_l2(
+    differences: Float[Tensor, "N F"],
+    fold: Int[Tensor, " N"],
+    grid: Sequence[float],
+    towards: Float[Tensor, " F"] | None = None,
+) -> float:
     """The strength of `grid` with the least cross-validated loss."""
     if not grid:
         raise InvalidParameter("l2", list(grid), "at least one strength")
     if len(grid) == 1:
         return grid[0]
-    losses = [float(-F.logsigmoid(cross_validated_margins(differences, l2, fold)).mean()) for l2 in grid]
+    losses = [float(-F.logsigmoid(cross_validated_margins(differences, l2, fold, towards)).mean()) for l2 in grid]
     return grid[losses.index(min(losses))]
 
 

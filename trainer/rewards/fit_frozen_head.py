@@ -8,6 +8,7 @@ from torch import Tensor
 
 from proxy_model.frozen_llm import FrozenLLM
 from trainer.preferences import PreferencePair
+from trainer.rewards.folder import read_reward
 from trainer.rewards.frozen_features import FrozenFeatures
 from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.linear_head import fit_head
@@ -28,11 +29,8 @@ def fit_frozen_head(
     config: RewardTrainingConfig, pairs: Sequence[PreferencePair], llm: FrozenLLM, progress: Progress
 ) -> tuple[FrozenHead, Tensor, float]:
     """The model, the cross-validated margins (N,) of `pairs`, and the chosen l2."""
-    features = FrozenFeatures(
-        taps=config.taps or default_taps(llm.num_layers),
-        max_tokens=config.cuts[-1],
-        with_last_token=config.with_last_token,
-    )
+    start = None if config.start is None else FrozenHead.from_stored(read_reward(config.start), llm)
+    features = _features(config, llm) if start is None else start.features
     chosen, rejected = sides_of(pairs)
     lengths = [features.lengths(llm, side, config.cuts) for side in (chosen, rejected)]  # (N, C) each
     head, margins = fit_head(
@@ -42,8 +40,17 @@ def fit_frozen_head(
         l2=config.l2,
         length_control=config.control,
         seed=config.seed,
+        start=None if start is None else start.head,
     )
     return FrozenHead(llm, features, head), margins, head.l2
+
+
+def _features(config: RewardTrainingConfig, llm: FrozenLLM) -> FrozenFeatures:
+    return FrozenFeatures(
+        taps=config.taps or default_taps(llm.num_layers),
+        max_tokens=config.cuts[-1],
+        with_last_token=config.with_last_token,
+    )
 
 
 def _read(

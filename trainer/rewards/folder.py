@@ -79,7 +79,7 @@ def read_reward(folder: Path) -> StoredReward:
 
 
 def load_reward(folder: Path, llm: "FrozenLLM", *, encoder: Path | None = None) -> "RewardModel":
-    """Load a reward model of either kind.
+    """Load a reward model of any kind.
 
     `encoder` is the sentence encoder's folder for a judge; None: wherever `sentence_source` finds it.
     Raises `BadCheckpoint`, `FingerprintMismatch` (fitted on another LLM or encoder), `ModelUnavailable`.
@@ -93,6 +93,10 @@ def load_reward(folder: Path, llm: "FrozenLLM", *, encoder: Path | None = None) 
         from trainer.rewards.sentence_judge import SentenceJudge
 
         return SentenceJudge.from_stored(stored, encoder)
+    if stored.kind == "lora":
+        from trainer.rewards.lora import LoraReward
+
+        return LoraReward.from_stored(stored)
     raise BadCheckpoint("format", f"{folder} holds a reward model of unknown kind {stored.kind!r}")
 
 

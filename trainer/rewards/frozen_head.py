@@ -52,7 +52,9 @@ class FrozenHead:
     @classmethod
     def from_stored(cls, stored: StoredReward, llm: FrozenLLM) -> Self:
         """Raises `FingerprintMismatch` for another LLM, `BadCheckpoint("format")`."""
-        _require_same_llm(stored.fingerprint, llm.fingerprint)
+        if stored.kind != KIND:
+            raise BadCheckpoint("format", f"a reward model of kind {stored.kind!r} is no {KIND}")
+        require_same_llm(stored.fingerprint, llm.fingerprint)
         try:
             features = FrozenFeatures(**{**stored.reads, "taps": tuple(stored.reads["taps"])})
         except (TypeError, KeyError, InvalidParameter) as error:
@@ -61,7 +63,8 @@ class FrozenHead:
         return cls(llm, features, LinearHead.from_tensors(stored.tensors, llm.hidden_size * num_parts))
 
 
-def _require_same_llm(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def require_same_llm(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raises `FingerprintMismatch` naming what differs."""
     for key in sorted((found.keys() | expected.keys()) - NON_BINDING):
         if found.get(key) != expected.get(key):
             raise FingerprintMismatch(key, expected.get(key), found.get(key))

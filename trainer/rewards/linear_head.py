@@ -63,25 +63,28 @@ def fit_head(
     l2: Sequence[float],
     length_control: float,
     seed: int,
+    start: LinearHead | None = None,
 ) -> tuple[LinearHead, Float[Tensor, " N"]]:
     """Fit on N pairs read at C cuts; the last cut is the longest.
 
     `length_control` in [0, 1] is the share of the score's slope on log(tokens) that is taken out: at 1 a longer answer
-    is worth nothing by itself. Returns the head and the cross-validated margin of every pair at the last cut, length
-    left in.
+    is worth nothing by itself. With `start` the weights are drawn towards that head's, in its standardisation, so that
+    new pairs change what they speak of and no more. Returns the head and the cross-validated margin of every pair at
+    the last cut, length left in.
     """
     answers = torch.stack([chosen, rejected], dim=1)  # (N, 2, C, F)
     num_pairs, _, num_cuts, num_features = answers.shape
-    standardisation = Standardisation.of(answers.reshape(-1, num_features))
+    standardisation = Standardisation.of(answers.reshape(-1, num_features)) if start is None else start.standardisation
+    towards = None if start is None else start.weights
     z = standardisation.apply(answers)
     differences = (z[:, 0] - z[:, 1]).transpose(0, 1).reshape(-1, num_features)  # (C * N, F), cut by cut
     fold = bradley_terry.folds(num_pairs, NUM_FOLDS, seed).repeat(num_cuts)
-    best = bradley_terry.choose_l2(differences, fold, l2)
-    weights = bradley_terry.fit(differences, best)
+    best = bradley_terry.choose_l2(differences, fold, l2, towards)
+    weights = bradley_terry.fit(differences, best, towards)
     slope = length_control * _slope((z @ weights).flatten(), log_lengths.flatten())
     scores = z @ weights - slope * log_lengths
     head = LinearHead(standardisation, weights, slope, float(scores.mean()), float(scores.std()) + 1e-6, best)
-    return head, bradley_terry.cross_validated_margins(differences, best, fold)[-num_pairs:]
+    return head, bradley_terry.cross_validated_margins(differences, best, fold, towards)[-num_pairs:]
 
 
 def _slope(scores: Tensor, log_lengths: Tensor) -> float:

@@ -16,10 +16,12 @@ from proxy_model.frozen_llm import FrozenLLM
 from trainer.preferences import PreferencePair, deal, load_preferences
 from trainer.rewards import bradley_terry
 from trainer.rewards.fit_frozen_head import fit_frozen_head
+from trainer.rewards.fit_lora import fit_lora
 from trainer.rewards.fit_sentence_judge import fit_sentence_judge, fit_words
 from trainer.rewards.folder import write_reward
 from trainer.rewards.frozen_head import FrozenHead
-from trainer.rewards.model import Conversation
+from trainer.rewards.lora import LoraReward
+from trainer.rewards.model import Conversation, RewardModel
 from trainer.rewards.pairs import conversations_of
 from trainer.rewards.progress import reading_progress, tracked
 from trainer.rewards.report import Accuracy, RewardReport, correlation
@@ -33,7 +35,7 @@ _TEXTS_PER_SCORE = 32
 class Trained:
     """A fitted model with what cross-validation said of it."""
 
-    model: FrozenHead | SentenceJudge
+    model: FrozenHead | SentenceJudge | LoraReward
     margins: Tensor
     """(N,) cross-validated margins of the training pairs."""
 
@@ -76,6 +78,8 @@ def _fit(
 ) -> Trained:
     if config.kind == "sentence_judge":
         return Trained(*fit_sentence_judge(config, train, progress))
+    if config.kind == "lora":
+        return Trained(*fit_lora(config, train, progress))
     if llm is None:
         from proxy_model.frozen_llm import load_llm
 
@@ -109,7 +113,7 @@ def _report(
     )
 
 
-def _score(model: FrozenHead | SentenceJudge, conversations: Sequence[Conversation], progress: Progress) -> Tensor:
+def _score(model: RewardModel, conversations: Sequence[Conversation], progress: Progress) -> Tensor:
     starts = range(0, len(conversations), _TEXTS_PER_SCORE)
     parts = [
         model.score(conversations[start : start + _TEXTS_PER_SCORE]) for start in tracked(progress, starts, "score")
@@ -117,9 +121,9 @@ def _score(model: FrozenHead | SentenceJudge, conversations: Sequence[Conversati
     return torch.cat(parts)
 
 
-def _parts(model: FrozenHead | SentenceJudge, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+def _parts(model: RewardModel, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
     """A judge's two heads, each by itself."""
-    if isinstance(model, FrozenHead):
+    if not isinstance(model, SentenceJudge):
         return {}
     return {
         "its sentence head": model.sentence_scores(conversations),
@@ -136,5 +140,6 @@ def _card(config: RewardTrainingConfig, report: RewardReport) -> dict[str, Any]:
     """Files by their names only: paths say something about the machine, not about the model."""
     settings = {**asdict(config), "train": [p.name for p in config.train], "test": [p.name for p in config.test]}
     del settings["output"], settings["encoder"]
+    settings["start"] = None if config.start is None else config.start.name
     card: dict[str, Any] = json.loads(json.dumps({"settings": settings, "report": report.to_json()}))
     return card

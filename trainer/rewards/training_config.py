@@ -1,16 +1,38 @@
 """Everything that a reward model's training depends on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from proxy_model.errors import InvalidParameter
 from trainer.preferences import Half
 
-Kind = Literal["frozen_head", "sentence_judge"]
+Kind = Literal["frozen_head", "sentence_judge", "lora"]
 
 DEFAULT_CUTS = (16, 32, 64, 128)
 DEFAULT_L2 = (2e-2, 1e-2, 5e-3, 2e-3, 1e-3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """Adapters of low rank on the layers below the one that is read, and how they learn."""
+
+    rank: int = 8
+    alpha: int = 16
+    """The adapters' product is multiplied by alpha / rank."""
+
+    layers: int = 4
+    """Layers that are adapted, counted down from the one that is read."""
+
+    epochs: int = 1
+    batch_pairs: int = 8
+    learning_rate: float = 2e-4
+    """Falls linearly to 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "alpha", "layers", "epochs", "batch_pairs"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "in (0, 1)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +49,14 @@ class RewardTrainingConfig:
     """Files of preference pairs to report on; none: only the cross-validated accuracy."""
 
     kind: Kind = "frozen_head"
-    """`frozen_head` reads the frozen LLM's states, `sentence_judge` a sentence encoder's and words."""
+    """`frozen_head` reads the frozen LLM's states, `sentence_judge` a sentence encoder's and words, `lora` those of a
+    copy of the LLM with adapters that learn with the head."""
+
+    start: Path | None = None
+    """Folder of an earlier frozen head that the new weights are drawn towards; its features are read again."""
+
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Of `lora`."""
 
     half: Half = "all"
     """Which of the pairs may be used: a judge must not share any with the reward that it checks."""
@@ -66,6 +95,10 @@ class RewardTrainingConfig:
         _require(bool(self.l2) and min(self.l2) > 0, "l2", self.l2, "strengths above 0")
         control = self.length_control
         _require(control is None or 0 <= control <= 1, "length_control", control, "in [0, 1]")
+        is_alone = self.start is None or (self.kind == "frozen_head" and self.taps is None and not self.with_last_token)
+        _require(is_alone, "start", str(self.start), "left out but for a frozen head, and without taps")
+        is_plain = control is None or self.kind != "lora"
+        _require(is_plain, "length_control", control, "left out for lora")
         _require(self.max_pairs >= 0, "max_pairs", self.max_pairs, "at least 0")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
 
