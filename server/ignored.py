@@ -16,8 +16,10 @@ def ignored_fields(body: GenerationBody, *, has_proxy: bool) -> list[str]:
     """Names of the fields that ask for something which will not happen."""
     asked = body.model_extra or {}
     ignored = [name for name, value in asked.items() if not _is_no_op(name, value)]
-    if body.stream_options is not None and body.stream_options.include_obfuscation:
-        ignored.append("stream_options.include_obfuscation")
+    if (options := body.stream_options) is not None:
+        unknown = [name for name, value in (options.model_extra or {}).items() if value is not None]
+        ignored += [f"stream_options.{name}" for name in unknown]
+        ignored += ["stream_options.include_obfuscation"] if options.include_obfuscation else []
     if body.proxy is not None and not has_proxy:
         ignored += [f"proxy.{name}" for name in _OF_THE_PROXY if getattr(body.proxy, name) is not None]
     return sorted(name if _SAFE_NAME.fullmatch(name) else "?" for name in ignored[:_MAX_NAMED])

@@ -67,7 +67,9 @@ Metadata = Annotated[
 
 
 class StreamOptions(Strict):
-    """What a stream tells besides the text."""
+    """What a stream tells besides the text; what else is asked for is in `model_extra`."""
+
+    model_config = ConfigDict(extra="allow")
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None

@@ -10,20 +10,26 @@ from tests.monitoring.provisioned import PROMETHEUS, RULES, rules
 UNIT_TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 
 
-def promtool(*arguments: str) -> str:
-    """What promtool says; fails when it is not content."""
+def promtool(*arguments: str) -> tuple[int, str]:
+    """Its exit code and what it says."""
     done = subprocess.run([find_tool("promtool"), *arguments], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return done.returncode, done.stdout + done.stderr
 
 
 def test_the_configuration_and_the_rules_are_valid() -> None:
-    promtool("check", "config", "--syntax-only", str(PROMETHEUS / "prometheus.yml"))
-    promtool("check", "rules", "--lint=all", "--lint-fatal", *map(str, RULES))
+    config, about_config = promtool("check", "config", "--syntax-only", str(PROMETHEUS / "prometheus.yml"))
+    checked, about_rules = promtool("check", "rules", "--lint=all", "--lint-fatal", *map(str, RULES))
+
+    assert config == 0, about_config
+    assert checked == 0, about_rules
+    assert about_rules.count("SUCCESS: ") == len(RULES) > 0
 
 
 def test_the_alerts_unit_tests_pass() -> None:
-    promtool("test", "rules", *map(str, UNIT_TESTS))
+    tested, about_tests = promtool("test", "rules", *map(str, UNIT_TESTS))
+
+    assert tested == 0, about_tests
+    assert about_tests.count("SUCCESS") == len(UNIT_TESTS) > 0
 
 
 def test_every_alert_is_seen_to_fire_in_a_unit_test() -> None:

@@ -247,9 +247,11 @@ def test_a_proxy_decides_and_reports_here_too(start: Callable[..., RunningServer
 def test_a_prompt_that_is_only_read_counts_its_tokens(server: RunningServer) -> None:
     before = server.metric("prompt_tokens_total")
 
-    answer(server, "hello", echo=True, max_tokens=0)
+    usage = answer(server, "hello", echo=True, max_tokens=0)["usage"]
 
-    eventually(lambda: server.metric("prompt_tokens_total") == before + 5)
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (5, 0)
+    eventually(lambda: server.metric("prompt_tokens_total") >= before + 5)
+    assert server.metric("prompt_tokens_total") == before + 5
 
 
 @pytest.mark.parametrize(

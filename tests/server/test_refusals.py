@@ -48,3 +48,4 @@ def test_a_refusal_keeps_nothing_alive_but_its_words(server: RunningServer) -> N
 
     # An exception would keep what its traceback has seen, the bytes of the weights among it.
     eventually(lambda: kept_errors() == [], "an end of the exception")
+    assert server.service.serving().reloader.refusals("helpful")[version]

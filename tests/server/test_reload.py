@@ -149,6 +149,9 @@ def test_a_bad_version_that_no_alias_names_is_refused_when_it_arrives(server: Ru
     (server.proxies / "helpful" / ".staging-7").rename(target)
 
     eventually(lambda: server.metric('proxy_reloads_total{result="missing"}') == 1)
+    assert server.service.serving().reloader.refusals("helpful").keys() == {7}
+    assert server.chat(model="tiny:helpful@7").status_code == 404
+    assert server.chat().json()["proxy"]["version"] == 1
 
 
 def test_broken_aliases_change_nothing(server: RunningServer) -> None:

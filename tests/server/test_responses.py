@@ -164,6 +164,36 @@ def test_the_sdk_helper_gathers_the_final_response(client: openai.OpenAI) -> Non
     assert client.responses.retrieve(final.id).output_text == final.output_text
 
 
+def test_the_sdk_helper_shows_how_a_response_that_was_cut_ended(client: openai.OpenAI) -> None:
+    """OpenAI ends such a stream with `response.incomplete`; `get_final_response` of the SDK only knows `completed`."""
+    whole = client.responses.create(**ASK)
+
+    with client.responses.stream(**ASK) as stream:
+        last = list(stream)[-1]
+        with pytest.raises(RuntimeError, match=r"response\.completed"):
+            stream.get_final_response()
+
+    assert last.type == "response.incomplete"
+    assert last.response.incomplete_details is not None
+    assert last.response.incomplete_details.reason == "max_output_tokens"
+    assert (last.response.output_text, last.response.usage) == (whole.output_text, whole.usage)
+    assert client.responses.retrieve(last.response.id).status == "incomplete"
+
+
+class Figure(BaseModel):
+    """What `SCHEMA` says."""
+
+    n: Literal[4, 17]
+
+
+def test_the_sdk_helper_parses_what_it_streams(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="tiny", input="hello", text_format=Figure) as stream:
+        final = stream.get_final_response()
+
+    assert final.output_parsed is not None
+    assert final.output_parsed.n in (4, 17)
+
+
 def test_a_conversation_goes_on_without_the_old_instructions(client: openai.OpenAI, server: RunningServer) -> None:
     first = client.responses.create(**ASK, instructions="Shout.")
     second = client.responses.create(**ASK | {"input": "and?"}, previous_response_id=first.id)
@@ -301,12 +331,6 @@ def test_the_form_of_the_text_is_kept(client: openai.OpenAI, server: RunningServ
     assert whole.to_dict()["text"] == wanted
     assert client.responses.retrieve(whole.id) == whole
     assert free.output_text.startswith("{")
-
-
-class Figure(BaseModel):
-    """What `SCHEMA` says."""
-
-    n: Literal[4, 17]
 
 
 def test_the_sdk_parses_a_response_into_a_model(client: openai.OpenAI) -> None:
