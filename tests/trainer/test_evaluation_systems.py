@@ -136,6 +136,9 @@ def test_what_was_answered_is_not_answered_again(
 
     assert [replace(row, system="") for row in again.rows] == [replace(row, system="") for row in first.rows]
     assert moved == first
+    assert {path.name for path in (tmp_path / "b" / "answers").iterdir()} == {
+        path.name for path in (tmp_path / "out" / "answers").iterdir()
+    }
     with pytest.raises(AssertionError, match="again"):
         run(llm, prompts, "random:.5", output=tmp_path / "out")
 

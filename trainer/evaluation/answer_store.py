@@ -39,9 +39,12 @@ class AnswerStore:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def read(self, key: str) -> tuple[SystemFacts | None, list[Answer]]:
-        """The answers so far, from the folder that has most of them; whole lines only."""
+        """The answers so far, from the folder that has most of them; what another one has is copied into this one."""
         found = [_read_answers(folder / "answers" / f"{key}.jsonl") for folder in self._folders()]
-        return max(found, key=lambda each: len(each[1]), default=(None, []))
+        facts, answers = max(found, key=lambda each: len(each[1]), default=(None, []))
+        if facts is not None and len(answers) > len(found[0][1]):
+            self.begin(key, facts, answers)
+        return facts, answers
 
     def begin(self, key: str, facts: SystemFacts, answers: Sequence[Answer]) -> None:
         """Start a system's file over, with the answers that are there already."""
@@ -63,10 +66,12 @@ class AnswerStore:
         return Answers(key=key, facts=facts, items=tuple(items))
 
     def read_scores(self, key: str, scorer: str, num_answers: int) -> list[float] | None:
-        """One number an answer, or nothing."""
-        for folder in self._folders():
+        """One number an answer, or nothing; what another folder has is copied into this one."""
+        for number, folder in enumerate(self._folders()):
             scores = _read_object(folder / "scores" / f"{key}.json").get(scorer)
             if isinstance(scores, list) and len(scores) == num_answers:
+                if number > 0:
+                    self.write_scores(key, scorer, scores)
                 return [float(score) for score in scores]
         return None
 

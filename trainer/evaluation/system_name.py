@@ -8,7 +8,7 @@ source   = "base"                 the LLM alone, greedy; always the first row
          | "rerank:" K            of the K likeliest tokens the one with the largest log p + weight * reward; weight
          | "accept-all"           a proxy that accepts everything: must answer as the base does
          | "random" [":" RATE]    decisions by chance at a rate, or at that of the proxy before it
-         | NAME ["@" VERSION]     a published proxy; p_t, temperature, top_p, decision
+         | NAME ["@" VERSION]     a published proxy; p_t, temperature, top_p, decision, return
          | FOLDER ["@" VERSION]   a checkpoint, or a folder of versions; "@*" is all of them, a row each
 """
 

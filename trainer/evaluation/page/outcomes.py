@@ -81,7 +81,8 @@ def cost(rows: Sequence[SystemRow], label: str) -> Chart | None:
         title="What a win costs",
         caption=(
             "Best-of-n pays for all its samples, re-ranking for every candidate that the reward reads (by the share of "
-            "the layers run); a proxy that reads the prefix decides on states that the LLM has computed anyway."
+            "the layers run); a proxy that reads the prefix decides on states that "
+            "the LLM has computed anyway. Systems at the same place stand side by side."
         ),
         draw=draw,
     )

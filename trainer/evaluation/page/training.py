@@ -24,6 +24,7 @@ MONITORS = (
 """What shows a collapse that reward and loss alone do not (arXiv:2307.04964, figure 4)."""
 
 _WINDOW = 5
+_FRONTIER_WINDOW = 12
 
 
 def sweep(series: Series, labels: Sequence[str], number: int) -> Chart:
@@ -51,7 +52,7 @@ def sweep(series: Series, labels: Sequence[str], number: int) -> Chart:
     return Chart(
         name=f"sweep_{number}",
         title=f"Settings of {series.name}",
-        caption="Gain over the LLM alone when the same weights are served under other settings; bars: 95 % intervals.",
+        caption="Gain over the LLM alone when the same weights are served under other settings; bands: 95 % intervals.",
         draw=draw,
     )
 
@@ -60,7 +61,7 @@ def versions(series: Sequence[Series], labels: Sequence[str]) -> Chart:
     """Table 2 as a picture, and over-optimisation: the training reward beside those that did not train."""
 
     def draw() -> Figure:
-        made, panels = figure(4.3 * len(series), 3.7, 1, len(series))
+        made, panels = figure(4.0 * len(series) + 3.0, 3.7, 1, len(series))
         for panel, run in zip(panels, series, strict=True):
             for number, label in enumerate(labels):
                 points = [(_prompts(row), row.scores[label].gain) for row in run.rows]
@@ -76,8 +77,8 @@ def versions(series: Sequence[Series], labels: Sequence[str]) -> Chart:
         name="over_optimisation",
         title="Training reward against held-out judges",
         caption=(
-            "Every version of a run on the same held-out prompts. Where the training reward goes on rising and the "
-            "judges turn down, the proxy has begun to exploit its reward."
+            "Every version of a run on the same held-out prompts, with 95 % intervals as bands. Where the training "
+            "reward goes on rising and the judges turn down, the proxy has begun to exploit its reward."
         ),
         draw=draw,
     )
@@ -89,8 +90,9 @@ def frontier(logs: Mapping[str, Log]) -> Chart:
     def draw() -> Figure:
         made, (panel,) = figure(8.2, 4.0)
         for number, (name, log) in enumerate(logs.items()):
-            kl, reward = smoothed(log, "answer/kl_to_prior"), smoothed(log, "reward/raw_mean")
-            panel.plot(kl, reward, color=color_of(number), linewidth=1.3, alpha=0.8)
+            kl = smoothed(log, "answer/kl_to_prior", _FRONTIER_WINDOW)
+            reward = smoothed(log, "reward/raw_mean", _FRONTIER_WINDOW)
+            panel.plot(kl, reward, color=color_of(number), linewidth=1.6)
             panel.plot(kl[-1], reward[-1], marker=marker_of(number), color=color_of(number), markersize=9, label=name)
             panel.plot(kl[0], reward[0], marker="o", color=MUTED, markersize=5)
         panel.set_xlabel("KL to version 0, nats a position")
@@ -101,7 +103,7 @@ def frontier(logs: Mapping[str, Log]) -> Chart:
     return Chart(
         name="frontier",
         title="Reward against KL",
-        caption=f"Training rollouts, running mean of {_WINDOW} iterations, from the small dot to the large mark.",
+        caption=f"Training rollouts, mean of {_FRONTIER_WINDOW} iterations, from the small dot to the large mark.",
         draw=draw,
     )
 
@@ -132,11 +134,11 @@ def monitors(logs: Mapping[str, Log]) -> Chart:
     )
 
 
-def smoothed(log: Log, key: str) -> list[float]:
-    """Running mean over the last iterations up to each one."""
+def smoothed(log: Log, key: str, window: int = _WINDOW) -> list[float]:
+    """Running mean over the last `window` iterations up to each one."""
     values = [row[key] for row in log]
-    windows = [values[max(0, end - _WINDOW) : end] for end in range(1, len(values) + 1)]
-    return [sum(window) / len(window) for window in windows]
+    windows = [values[max(0, end - window) : end] for end in range(1, len(values) + 1)]
+    return [sum(each) / len(each) for each in windows]
 
 
 def _sweep_lines(panel: Axes, rows: Sequence[SystemRow], label: str, across: str, line: str) -> None:
@@ -149,18 +151,11 @@ def _sweep_lines(panel: Axes, rows: Sequence[SystemRow], label: str, across: str
 
 
 def _line(panel: Axes, points: Sequence[tuple[float, Interval]], number: int, label: str) -> None:
-    gains = [gain for _, gain in points]
-    below, above = [each.estimate - each.low for each in gains], [each.high - each.estimate for each in gains]
-    panel.errorbar(
-        [place for place, _ in points],
-        [each.estimate for each in gains],
-        yerr=[below, above],
-        color=color_of(number),
-        marker=marker_of(number),
-        elinewidth=1,
-        capsize=2,
-        label=label,
-    )
+    """A line of estimates in the band of their intervals."""
+    places, gains = [place for place, _ in points], [gain for _, gain in points]
+    low, high = [each.low for each in gains], [each.high for each in gains]
+    panel.fill_between(places, low, high, color=color_of(number), alpha=0.13, linewidth=0)
+    panel.plot(places, [each.estimate for each in gains], color=color_of(number), marker=marker_of(number), label=label)
 
 
 def _prompts(row: SystemRow) -> float:
