@@ -14,6 +14,7 @@ from cli.chat import chat
 from cli.demo import demo
 from cli.evaluate import evaluate
 from cli.proxies import proxies
+from cli.replay import replay
 from cli.reward import reward
 from cli.rollouts import rollouts
 from cli.serve import serve
@@ -29,7 +30,7 @@ app = typer.Typer(
     help="Serve a frozen LLM under a small accept/reject proxy, and train that proxy.",
     pretty_exceptions_enable=False,
 )
-for command in (serve, chat, train, rollouts, trainer, reward, evaluate, demo):
+for command in (serve, chat, train, rollouts, replay, trainer, reward, evaluate, demo):
     app.command()(command)
 app.add_typer(proxies, name="proxies")
 

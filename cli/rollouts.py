@@ -1,5 +1,6 @@
 """`proxy-rlhf rollouts`: scored answers for offline runs, made once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +63,10 @@ def rollouts(
             is_plain=plain,
             on_shard=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    print_summary(summary)
+
+
+def print_summary(summary: Mapping[str, float]) -> None:
+    """What is in a folder of answers, one number a line."""
     for name, value in summary.items():
-        console.out.print(
-            f"{name.replace('_', ' ')}: {value:.4g}" if value % 1 else f"{name}: {value:.0f}", highlight=False
-        )
+        console.out.print(f"{name.replace('_', ' ')}: {value:.6g}", highlight=False)

@@ -43,6 +43,11 @@ class ChatTokenizer:
         end = self._tokenizer.eos_token_id
         return [token for token in (start, end) if token is not None][:1]
 
+    def end_of_turn(self) -> list[int]:
+        """The token that ends an answer, if the tokenizer says which."""
+        end = self._tokenizer.eos_token_id
+        return [] if end is None else [end]
+
     def prompt_pieces(self, text: str, *, add_special_tokens: bool = True) -> list[str]:
         """`text` cut at its tokens, as `encode_prompt` finds them; the pieces join to it, added tokens have none."""
         if not self._tokenizer.is_fast:

@@ -9,7 +9,7 @@ from proxy_model.ranges import TARGET_RETURN
 Baseline = Literal["none", "leave_one_out", "mean", "group_norm"]
 """See `trainer/baselines.py`."""
 
-AlgorithmName = Literal["ppo", "rloo", "mle", "rwr", "awr", "dt"]
+AlgorithmName = Literal["ppo", "rloo", "mle", "rwr", "awr", "dt", "dpo", "value"]
 RatioLevel = Literal["position", "decision"]
 
 
@@ -137,6 +137,49 @@ class DtConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DpoConfig:
+    """Direct preference optimisation (arXiv:2305.18290) on pairs of a folder: `dpo`."""
+
+    learning_rate: float = 1e-3
+    epochs: int = 2
+    minibatches: int = 8
+    beta: float = 5.0
+    """How far the two answers' log-ratios are pulled apart: the larger, the sooner a pair is content."""
+
+    per_position: bool = True
+    """An answer's log-ratio is the mean over its free positions; false: the sum, with a beta of .05 to .3."""
+
+    max_grad_norm: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_optimisation(self)
+        require(self.beta > 0, "beta", self.beta, "above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueConfig:
+    """Accept what is expected to end well: `value`, see `trainer/algorithms/value.py`."""
+
+    learning_rate: float = 1e-3
+    epochs: int = 2
+    minibatches: int = 8
+    margin: float = 0.0
+    """A candidate is accepted if the return that it promises is at most this much below what the position promises."""
+
+    temperature: float = 0.1
+    """Return per unit of the actor's logit, in the units of the normalised reward."""
+
+    value_weight: float = 0.5
+    max_grad_norm: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_optimisation(self)
+        require(self.margin >= 0, "margin", self.margin, "at least 0")
+        require(self.temperature > 0, "temperature", self.temperature, "above 0")
+        require(self.value_weight >= 0, "value_weight", self.value_weight, "at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OfflineConfig:
     """How a run learns from a folder of answers, in place of answering prompts."""
 
@@ -152,7 +195,7 @@ class OfflineConfig:
         require(0 <= self.reject_rate < 1, "reject_rate", self.reject_rate, "in [0, 1)")
 
 
-def _check_optimisation(config: RlooConfig | LikelihoodConfig | DtConfig) -> None:
+def _check_optimisation(config: RlooConfig | LikelihoodConfig | DtConfig | DpoConfig | ValueConfig) -> None:
     for name in ("learning_rate", "max_grad_norm"):
         require(getattr(config, name) > 0, name, getattr(config, name), "above 0")
     for name in ("epochs", "minibatches"):

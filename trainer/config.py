@@ -19,11 +19,13 @@ from proxy_model.errors import InvalidParameter
 from trainer.algorithm_config import (
     AlgorithmName,
     Baseline,
+    DpoConfig,
     DtConfig,
     LikelihoodConfig,
     OfflineConfig,
     PpoConfig,
     RlooConfig,
+    ValueConfig,
     require,
 )
 from trainer.rewards.terms import RewardTerm, parse_terms, terms_to_json
@@ -168,6 +170,8 @@ class TrainConfig:
 
     dt: DtConfig = field(default_factory=DtConfig)
 
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+    value: ValueConfig = field(default_factory=ValueConfig)
     offline: OfflineConfig = field(default_factory=OfflineConfig)
     """Of every algorithm that learns from `data`."""
 
@@ -196,10 +200,11 @@ class TrainConfig:
             require(is_given != is_offline, name, getattr(self, name), _GIVEN[is_offline])
         is_on_policy = self.algorithm in ("ppo", "rloo")
         require(not (is_offline and is_on_policy), "algorithm", self.algorithm, "one that learns offline, with data")
+        require(is_offline or self.algorithm != "dpo", "data", None, "given with dpo: it learns from pairs")
         require(not (is_offline and self.shaping.potential), "shaping.potential", True, "false with data")
 
     @property
-    def algorithm_settings(self) -> PpoConfig | RlooConfig | LikelihoodConfig | DtConfig:
+    def algorithm_settings(self) -> PpoConfig | RlooConfig | LikelihoodConfig | DtConfig | DpoConfig | ValueConfig:
         """The table of the chosen algorithm."""
         match self.algorithm:
             case "ppo":
@@ -208,6 +213,10 @@ class TrainConfig:
                 return self.rloo
             case "dt":
                 return self.dt
+            case "dpo":
+                return self.dpo
+            case "value":
+                return self.value
         return self.likelihood
 
     def policy_config(self, llm_hidden_size: int) -> PolicyConfig:

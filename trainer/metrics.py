@@ -43,6 +43,8 @@ METRICS: Mapping[str, str] = {
     "update/critic_grad_norm": "before clipping",
     "update/effective_samples": "mle, rwr, awr: (sum of weights)^2 / sum of squared weights / number of weights",
     "update/dial_effect": "dt: mean over free decisions of the distance between acceptance at targets 1 and -1",
+    "update/pair_accuracy": "dpo: pairs whose chosen answer has the larger log-ratio, after the update / pairs",
+    "update/changed_decisions": "dpo, value: free decisions that are greedily not the reference's / free decisions",
     "update/policy_epochs": "epochs of the policy before its KL reached the target",
     "update/entropy": "mean entropy of the acceptance over free decisions in the update, nats",
     "update/learning_rate": "of this iteration",

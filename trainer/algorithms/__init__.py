@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from trainer.algorithm_config import AlgorithmName
-from trainer.algorithms import dt, likelihood, ppo, rloo
+from trainer.algorithms import dpo, dt, likelihood, ppo, rloo, value
 from trainer.algorithms.update_log import UpdateStatistics
 
 Update = Callable[..., UpdateStatistics]
@@ -11,6 +11,8 @@ Update = Callable[..., UpdateStatistics]
 
 ALGORITHMS: dict[AlgorithmName, Update] = {
     "ppo": ppo.update,
+    "dpo": dpo.update,
+    "value": value.update,
     "rloo": rloo.update,
     "mle": likelihood.update_mle,
     "rwr": likelihood.update_rwr,

@@ -68,3 +68,11 @@ class Units:
         logits = policy.accept_logits(features)
         of_decisions = action_logprobs(logits, batch.is_accept[chosen])
         return logits, of_decisions.new_zeros(int(is_unit.sum())).index_add(0, unit, of_decisions)
+
+
+@torch.no_grad()
+def changed_decisions(policy: ProxyPolicy, batch: PpoBatch) -> float:
+    """Share of the free decisions that `policy` and the policy that decided take differently when both are greedy."""
+    units = Units.of(batch, "decision")
+    logits, _ = units.evaluate(policy, torch.ones_like(units.position, dtype=torch.bool))
+    return float(((logits > 0) != (batch.old_logits[units.decisions] > 0)).float().mean()) if logits.numel() else 0.0

@@ -31,6 +31,12 @@ class UpdateStatistics:
     dial_effect: float = 0.0
     """Of `dt`: mean over free decisions of the difference in acceptance between the targets 1 and -1."""
 
+    pair_accuracy: float = 0.0
+    """Of `dpo`: share of the pairs whose chosen answer has gained more, after the update."""
+
+    changed_decisions: float = 0.0
+    """Of `dpo` and `value`: share of the free decisions that are greedily not the reference's, after the update."""
+
     policy_epochs: float = 0.0
     """Epochs that the policy did before its KL reached the target."""
 

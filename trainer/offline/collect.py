@@ -27,7 +27,7 @@ from trainer.run import Parts, engine_config, fitting_prompts, new_policy
 
 NOT_OF_ANSWERS = frozenset(
     {"output", "proxy", "registry", "alias", "publish_every", "save_every", "tensorboard", "data"}
-    | {"shaping", "ppo", "rloo", "likelihood", "dt", "offline"}
+    | {"shaping", "ppo", "rloo", "likelihood", "dt", "dpo", "value", "offline"}
 )
 """Settings of a run that its answers do not depend on."""
 

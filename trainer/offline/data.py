@@ -44,8 +44,14 @@ class OfflineData:
         if described.features != config.shape.features:
             raise InvalidParameter("shape.features", config.shape.features, f"as in the data: {described.features!r}")
         data = OfflineData.of(found)
+        if config.algorithm == "dpo":
+            data = data.paired()
         if not data.trajectories:
-            raise DataError(config.data, 0, "no prompt's answers all have a token that the proxy could have accepted")
+            raise DataError(
+                config.data,
+                0,
+                "no prompt has answers that the proxy could have given, and that differ in what is learnt",
+            )
         return data
 
     @staticmethod
@@ -62,6 +68,15 @@ class OfflineData:
         ]
         trajectories = tuple(kept[index] for index in chosen)
         return OfflineData(trajectories, answers.scores[chosen], size, 1 - num_kept / num_all)
+
+    def paired(self) -> "OfflineData":
+        """The best and the worst answer to each prompt, in that order; prompts whose answers tie are left out."""
+        groups = self.scores.view(-1, self.group_size)
+        first = torch.arange(len(groups)) * self.group_size
+        pairs = torch.stack([first + groups.argmax(1), first + groups.argmin(1)], dim=1)
+        chosen = pairs[groups.amax(1) > groups.amin(1)].flatten()
+        trajectories = tuple(self.trajectories[index] for index in chosen.tolist())
+        return OfflineData(trajectories, self.scores[chosen], 2, self.inadmissible_share)
 
     @property
     def num_prompts(self) -> int:

@@ -173,7 +173,7 @@ def test_answers_that_are_all_inadmissible_teach_nothing(tmp_path: Path, monkeyp
     found = _answers([[-1, -1], [-1, -1]], group_size=1)
     monkeypatch.setattr("trainer.offline.data.read_data", lambda folder, fingerprint: found)
 
-    with pytest.raises(DataError, match="could have accepted"):
+    with pytest.raises(DataError, match="could have given"):
         OfflineData.read(offline_config(Path("run"), Path("data"), skam=SkamConfig()), tiny_llm())
 
 
