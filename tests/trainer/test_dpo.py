@@ -130,7 +130,8 @@ def test_value_predicts_returns_by_position_and_candidate() -> None:
     assert gaps[2] == pytest.approx(-1.0, abs=0.15)
     assert policy.values(batch.hidden)[0].item() == pytest.approx(0.0, abs=0.15)
     logits = (gaps + 0.25) / 0.5
-    assert bool(logits[0] > 0) and not bool(logits[2] > 0)
+    assert bool(logits[0] > 0)
+    assert not bool(logits[2] > 0)
     assert statistics.changed_decisions > 0
 
 
