@@ -110,7 +110,15 @@ class ProxyPolicy(nn.Module):
             if parameter.ndim == 1:
                 nn.init.zeros_(parameter)
             else:
-                gain = _OUTPUT_GAIN if name.endswith("output.weight") else 1.0
-                nn.init.orthogonal_(parameter, gain, generator=generator)
+                nn.init.orthogonal_(parameter, self._gain(name), generator=generator)
         acceptance = self.config.initial_acceptance
         nn.init.constant_(self.actor.output.bias, math.log(acceptance / (1 - acceptance)))
+
+    def _gain(self, name: str) -> float:
+        """Weights of the target are as large as the state's part of the layer, about 1 for each unit.
+
+        Then the layer mixes the two from the start. With unit columns the dial stays disconnected (docs/log.md).
+        """
+        if name.endswith("output.weight"):
+            return _OUTPUT_GAIN
+        return math.sqrt(self.config.hidden_size) if name == "actor.target.weight" else 1.0

@@ -32,6 +32,16 @@ def test_a_new_proxy_accepts_with_the_initial_probability(mode: FeatureMode) -> 
     assert float((acceptance - 0.9).abs().max()) < 0.02
 
 
+@pytest.mark.parametrize("target", [None, -4.0, 4.0])
+def test_a_new_conditioned_proxy_does_so_whatever_it_aims_at(target: float | None) -> None:
+    policy = ProxyPolicy(PolicyConfig(llm_hidden_size=64, is_conditioned=True, initial_acceptance=0.9))
+
+    acceptance = policy.accept_logits(replace(_features(64), target=target_scalars([target] * 50))).detach().sigmoid()
+
+    assert float((acceptance - 0.9).abs().max()) < 0.02
+    assert float(policy.get_parameter("actor.target.weight").detach().square().mean()) == pytest.approx(1.0)
+
+
 def test_the_number_of_parameters_is_two_2_layer_mlps() -> None:
     policy = ProxyPolicy(PolicyConfig(llm_hidden_size=576, hidden_size=256))
 
