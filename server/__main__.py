@@ -18,6 +18,7 @@ from proxy_model.frozen_llm import load_llm
 from proxy_model.json_log import configure_logging
 from server.app import create_app
 from server.backends.local import LocalBackend
+from server.connections import prepare
 from server.drain import DrainingServer
 from server.service import Service
 from server.settings import Settings, load_settings, wants_traces
@@ -62,7 +63,7 @@ def serve(settings: Settings) -> int:
     )
     server = DrainingServer(config, service)
     listener = config.bind_socket()
-    _drop_dead_connections(listener, settings.write_seconds)
+    prepare(listener, settings.write_seconds)
     url = _url(settings.host, listener.getsockname()[1])
     service.on_ready = lambda: _announce(service, url, metrics_listener)
     service.on_failure = lambda error: _fail(server, f"cannot start: {error}")
@@ -103,12 +104,6 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise InvalidParameter("metrics_port", port, f"a port that is free ({error.strerror})") from error
-
-
-def _drop_dead_connections(listener: socket.socket, seconds: float) -> None:
-    """Have the kernel end connections whose other side takes nothing for `seconds`: what waits for it is memory."""
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 def _announce(service: Service, url: str, metrics_listener: socket.socket | None) -> None:
