@@ -16,6 +16,7 @@ from cli.remote_speaker import NoAnswer, RemoteSpeaker
 from cli.serve import serve
 from cli.train import make_config
 from proxy_model.bank import ProxyRef
+from proxy_model.checkpoint import Checkpoint
 from proxy_model.config import SkamConfig
 from proxy_model.engine import Engine, EngineConfig
 from proxy_model.errors import InvalidParameter
@@ -25,7 +26,7 @@ from proxy_model.request import GenerationRequest, SamplingParams
 from proxy_model.verdicts import Verdict
 from server.settings import Settings
 from tests.bad_checkpoints import flipped_byte
-from tests.conftest import steering_policy
+from tests.conftest import dial_policy, steering_policy
 from tests.publisher import small_checkpoint
 from trainer.evaluation.config import EvaluationConfig
 from trainer.rewards.terms import trained_term
@@ -205,6 +206,26 @@ def test_a_version_is_shown_as_json(registry: ProxyRegistry, capsys: pytest.Capt
     shown = json.loads(capsys.readouterr().out)
     assert (shown["version"], shown["card"], shown["aliases"]) == (2, {"seed": 2}, [])
     assert shown["skam"]["p_t"] == 0.02
+
+
+def test_a_conditioned_version_shows_its_dial_and_a_local_chat_leaves_it_where_it_stands(
+    registry: ProxyRegistry, small_llm: FrozenLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cli.local_speaker.load_llm", lambda model: small_llm)
+    notes = []
+    for default in (1.5, -1.5):
+        policy, skam = dial_policy(small_llm.hidden_size, default), SkamConfig(p_t=0.0, top_p=0.95)
+        registry.publish("dial", Checkpoint(policy, skam, dict(small_llm.fingerprint)))
+        speaker = LocalSpeaker.load("small", "dial", OPTIONS)
+        list(speaker.answer(QUESTION))
+        notes.append(speaker.note)
+
+    assert " 0 rejected" in notes[0]
+    assert " 0 rejected" not in notes[1]
+    for name, is_conditioned, default in (("dial@2", True, -1.5), ("calm@2", False, 1.5)):
+        assert main(["proxies", "show", name]) == 0
+        shown = json.loads(capsys.readouterr().out)["policy"]
+        assert (shown["is_conditioned"], shown["default_target_return"]) == (is_conditioned, default)
 
 
 def test_a_tampered_version_fails_verification_and_is_not_promoted(
