@@ -111,3 +111,7 @@ def _run(config: "TrainConfig", *, is_resumed: bool) -> None:
         result = run_training(config, is_resumed=is_resumed, on_iteration=table.show)
     published = ", ".join(map(str, result.published)) or "nothing"
     console.out.print(f"published {published} in {config.registry_folder}", highlight=False, soft_wrap=True)
+    for ref, verdict in result.verdicts.items():
+        if verdict.obstacle is not None:
+            why = f"{ref} did not pass its gates against {verdict.against}: {verdict.obstacle}"
+            console.out.print(why, highlight=False, soft_wrap=True, style="yellow")

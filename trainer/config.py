@@ -9,7 +9,7 @@ import json
 import tomllib
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -28,6 +28,7 @@ from trainer.algorithm_config import (
     ValueConfig,
     require,
 )
+from trainer.held_out.config import EarlyStoppingConfig, GatesConfig, HeldOutConfig
 from trainer.rewards.terms import RewardTerm, parse_terms, terms_to_json
 
 _GIVEN = {False: "given, unless data is", True: "left out with data"}
@@ -143,6 +144,15 @@ class TrainConfig:
     alias: str = STABLE
     """What its versions are called when they are published: `stable`, `canary` or a name of one's own."""
 
+    held_out: HeldOutConfig | None = None
+    """Prompts and a judge for the two below; neither is trained on."""
+
+    gates: GatesConfig | None = None
+    """What a version must keep to before an alias may name it; None: it is named as soon as it is published."""
+
+    early_stopping: EarlyStoppingConfig | None = None
+    """End the run once the held-out judge likes it less, and publish what it liked best; None: no."""
+
     start: Path | None = None
     """Folder of an earlier run, or of a published version, whose weights this run starts from; None: new weights."""
 
@@ -185,6 +195,7 @@ class TrainConfig:
         require(self.save_every >= 1, "save_every", self.save_every, "at least 1")
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
         self._check_source()
+        self._check_held_out()
         is_grouped = self.rollout.responses_per_prompt > 1 or self.data is not None
         baseline = self.shaping.baseline
         require(is_grouped or baseline == "none", "shaping.baseline", baseline, "'none' with one response per prompt")
@@ -202,6 +213,13 @@ class TrainConfig:
         require(not (is_offline and is_on_policy), "algorithm", self.algorithm, "one that learns offline, with data")
         require(is_offline or self.algorithm != "dpo", "data", None, "given with dpo: it learns from pairs")
         require(not (is_offline and self.shaping.potential), "shaping.potential", True, "false with data")
+
+    def _check_held_out(self) -> None:
+        for name in ("gates", "early_stopping"):
+            is_asked = getattr(self, name) is not None
+            require(self.held_out is not None or not is_asked, "held_out", None, f"given, since {name} is")
+        every = self.publish_every
+        require(not every or self.early_stopping is None, "publish_every", every, "0 with early_stopping")
 
     @property
     def algorithm_settings(self) -> PpoConfig | RlooConfig | LikelihoodConfig | DtConfig | DpoConfig | ValueConfig:
@@ -248,8 +266,13 @@ def config_from_mapping(values: Mapping[str, Any]) -> TrainConfig:
 
 def config_to_mapping(config: TrainConfig) -> dict[str, Any]:
     """The inverse of `config_from_mapping`: JSON values only."""
-    plain = asdict(config) | {"rewards": terms_to_json(config.rewards)}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
+    return cast(dict[str, Any], _plain(asdict(config) | {"rewards": terms_to_json(config.rewards)}))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return str(value) if isinstance(value, Path) else value
 
 
 def _build(kind: type, values: object, prefix: str) -> object:
@@ -259,8 +282,9 @@ def _build(kind: type, values: object, prefix: str) -> object:
     names = {each.name for each in fields(kind)}
     for name in values:
         require(name in names, f"{prefix}{name}", values[name], f"left out; settings here are {sorted(names)}")
-    for name in (each.name for each in fields(kind) if each.name in ("output", "proxy") and each.name not in values):
-        raise InvalidParameter(f"{prefix}{name}", None, "given")
+    for each in fields(kind):
+        is_needed = each.default is MISSING and each.default_factory is MISSING
+        require(not is_needed or each.name in values, f"{prefix}{each.name}", None, "given")
     return kind(**{name: _convert(hints[name], value, f"{prefix}{name}") for name, value in values.items()})
 
 

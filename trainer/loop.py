@@ -5,17 +5,20 @@ killed and resumed ends with the weights of the unbroken run, bit for bit, and w
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy_model.bank import ProxyRef
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import load_llm
+from proxy_model.frozen_llm import FrozenLLM, load_llm
 from proxy_model.policy import ProxyPolicy
+from proxy_model.verdicts import Verdict
 from trainer.config import TrainConfig
+from trainer.held_out.examiner import Examiner
 from trainer.lock import sole_trainer
 from trainer.monitor import warnings
 from trainer.offline.data import OfflineData
 from trainer.prompts import load_prompts
+from trainer.rewards import load_reward
 from trainer.rewards.build import RewardBuilder
 from trainer.run import Parts, Run
 from trainer.run_log import RunLog
@@ -35,6 +38,9 @@ class Supervision:
     on_publish: Callable[[ProxyRef], None] = lambda ref: None
     """Told of each version that is published."""
 
+    on_verdict: Callable[[ProxyRef, Verdict], None] = lambda ref, verdict: None
+    """Told what the gates said of each version that has any."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
@@ -45,6 +51,9 @@ class TrainResult:
     prompts_seen: int
     published: tuple[ProxyRef, ...]
     """Versions published by this call, oldest first; the last one holds the final weights."""
+
+    verdicts: Mapping[ProxyRef, Verdict] = field(default_factory=dict)
+    """What the gates said of those; empty without gates."""
 
     policy: ProxyPolicy
     metrics: Mapping[str, float]
@@ -83,9 +92,13 @@ def train(
 def _iterate(run: Run, log: RunLog, on_iteration: Watcher | None, supervision: Supervision) -> None:
     """One iteration, and what it leaves on disk: its row, perhaps a version, the state."""
     row = run.iterate()
+    row |= run.look_if_due()
     log.write(row)
-    if run.publish_if_due(row):
-        supervision.on_publish(run.published[-1])
+    if run.publish_if_due(log.rows[run.offered_iteration - 1]):
+        ref = run.published[-1]
+        supervision.on_publish(ref)
+        if ref in run.verdicts:
+            supervision.on_verdict(ref, run.verdicts[ref])
     run.save_if_due()
     if on_iteration is not None:
         on_iteration(row, warnings(log.rows))
@@ -97,6 +110,7 @@ def _result(run: Run, log: RunLog) -> TrainResult:
         iterations=run.progress.iteration,
         prompts_seen=run.progress.prompts_seen,
         published=tuple(run.published),
+        verdicts=dict(run.verdicts),
         policy=run.policy,
         metrics=log.rows[-1] if log.rows else {},
         warnings=tuple(warnings(log.rows)),
@@ -115,8 +129,17 @@ def load_parts(config: TrainConfig) -> Parts:
     """Prompts first: a broken line costs nothing but the reading."""
     if config.data is not None:
         llm = load_llm(config.model)
-        return Parts(llm=llm, data=OfflineData.read(config, llm))
+        return Parts(llm=llm, data=OfflineData.read(config, llm), examiner=_examiner(config, llm))
     assert config.prompts is not None
     prompts = load_prompts(config.prompts)
     llm = load_llm(config.model)
-    return Parts(llm=llm, reward_model=RewardBuilder(llm).weighted(config.rewards), prompts=prompts)
+    reward_model = RewardBuilder(llm).weighted(config.rewards)
+    return Parts(llm=llm, reward_model=reward_model, prompts=prompts, examiner=_examiner(config, llm))
+
+
+def _examiner(config: TrainConfig, llm: FrozenLLM) -> Examiner | None:
+    held_out = config.held_out
+    if held_out is None:
+        return None
+    prompts, judge = load_prompts(held_out.prompts), load_reward(held_out.judge, llm)
+    return Examiner.of(held_out, config.rollout, prompts, judge, llm, config.seed)

@@ -57,6 +57,14 @@ METRICS: Mapping[str, str] = {
     "progress/prompts": "prompts answered so far",
 }
 
+HELD_OUT_METRICS: Mapping[str, str] = {
+    "held_out/judge": "mean score of the held-out judge, greedy answers to the held-out prompts",
+    "held_out/reward": "mean score of the training reward model on the same answers",
+    "held_out/length": "mean tokens of the same answers",
+    "held_out/best_iteration": "iteration whose answers the held-out judge has liked best so far",
+}
+"""In the rows of iterations after which the held-out judge has looked."""
+
 
 def reward_metrics(scores: Tensor, normalised: Tensor, penalty_sums: Tensor) -> dict[str, float]:
     """Of (B,) raw scores, normalised scores and weighted penalties of each answer."""

@@ -1,12 +1,18 @@
-"""Publishing what a resumed run may have published before it was killed: once, whatever happened in between."""
+"""Publishing what a resumed run may have published before it was killed: once, whatever happened in between.
+
+A version that has gates is published without an alias, then its gates are asked, then their verdict is kept, and only
+then an alias may name it. Killed between any two of these, the next attempt goes on behind the last one.
+"""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint
 from proxy_model.errors import BadCheckpoint
 from proxy_model.registry import ProxyRegistry
+from proxy_model.verdicts import Verdict
 
 _NUM_LOOKED_AT = 8
 """The newest versions that are looked at: others may have published since."""
@@ -20,9 +26,38 @@ def publish_once(registry: ProxyRegistry, name: str, checkpoint: Checkpoint, ali
     found = _published(registry, name, checkpoint.card)
     if found is None:
         return registry.publish(name, checkpoint, aliases=[alias])
-    if registry.aliases(name).versions.get(alias, 0) < found.version:
-        registry.promote(name, found.version, alias=alias)
+    _name(registry, found, alias)
     return found
+
+
+def publish_gated(
+    registry: ProxyRegistry,
+    name: str,
+    checkpoint: Checkpoint,
+    alias: str,
+    ask_gates: Callable[[ProxyRef], Verdict],
+    *,
+    is_resumed: bool,
+) -> tuple[ProxyRef, Verdict]:
+    """Publish `checkpoint`, unless it `is_resumed` and there, and point `alias` at it if its gates let it through.
+
+    Raises what `ProxyRegistry.publish` raises.
+    """
+    found = _published(registry, name, checkpoint.card) if is_resumed else None
+    ref = found or registry.publish(name, checkpoint, awaits_gates=True)
+    verdict = registry.verdicts(name).by_version.get(ref.version)
+    if verdict is None or verdict.state == "pending":
+        verdict = ask_gates(ref)
+        registry.judge(ref, verdict)
+    if verdict.obstacle is None:
+        _name(registry, ref, alias)
+    return ref, verdict
+
+
+def _name(registry: ProxyRegistry, ref: ProxyRef, alias: str) -> None:
+    """Give a version its alias, unless that has gone on to a newer one."""
+    if registry.aliases(ref.name).versions.get(alias, 0) < ref.version:
+        registry.promote(ref.name, ref.version, alias=alias)
 
 
 def _published(registry: ProxyRegistry, name: str, card: dict[str, Any]) -> ProxyRef | None:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,22 +18,24 @@ from proxy_model.errors import BadCheckpoint, DataError
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from proxy_model.registry import ProxyRegistry
+from proxy_model.verdicts import Verdict
 from trainer.algorithms import ALGORITHMS, dt
 from trainer.algorithms.optimisation import make_optimizer
 from trainer.algorithms.ppo import pretrain_critic
 from trainer.algorithms.update_log import UpdateStatistics
 from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig, config_to_mapping
+from trainer.held_out.examiner import Examiner, note_examination
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, term_metrics, update_metrics
 from trainer.offline.calibration import calibrated, first_choice_logits
 from trainer.offline.data import OfflineData
 from trainer.offline.reference import reference_of, under_reference
 from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
 from trainer.prompts import Prompt
-from trainer.publication import publish_once
+from trainer.publication import publish_gated, publish_once
 from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, encode_prompts, prompt_indices, roll_out_policy
-from trainer.state import STATE_FILE, Progress, load_state, load_weights, save_state
+from trainer.state import STATE_FILE, Progress, load_best, load_state, load_weights, save_best, save_state
 from trainer.targets import Targets, make_targets, terminal_rewards
 
 SETTINGS_FILE = "settings.json"
@@ -47,6 +50,9 @@ class Parts:
     prompts: Sequence[Prompt] = ()
     data: OfflineData | None = None
     """Answers to learn from, in place of the two above."""
+
+    examiner: Examiner | None = None
+    """Where the settings have a table `held_out`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,7 +73,10 @@ class Run:
     progress: Progress
     num_iterations: int
     is_resumed: bool
+    examiner: Examiner | None = None
     published: list[ProxyRef] = field(default_factory=list)
+    verdicts: dict[ProxyRef, Verdict] = field(default_factory=dict)
+    """What the gates said of those that have any."""
 
     @staticmethod
     def start(config: TrainConfig, parts: Parts, *, is_resumed: bool) -> "Run":
@@ -94,6 +103,7 @@ class Run:
             progress=progress,
             num_iterations=planned_iterations(config, len(prompts) if data is None else data.num_prompts),
             is_resumed=is_resumed,
+            examiner=parts.examiner,
         )
         _write_settings(config.output, settings)
         if not is_resumed:
@@ -107,8 +117,16 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        """Whether every planned prompt has been answered."""
-        return self.progress.iteration >= self.num_iterations
+        """Whether every planned prompt has been answered, or the held-out judge has seen enough."""
+        stopping = self.config.early_stopping
+        is_stopped = stopping is not None and self.progress.num_looks_since_best >= stopping.patience
+        return is_stopped or self.progress.iteration >= self.num_iterations
+
+    @property
+    def offered_iteration(self) -> int:
+        """The iteration whose weights are published now: the best of a run with early stopping that is done."""
+        is_chosen = self.is_done and self.config.early_stopping is not None
+        return self.progress.best_iteration if is_chosen else self.progress.iteration
 
     def iterate(self) -> dict[str, float]:
         """One batch of prompts, from rollout to update; returns its metrics."""
@@ -136,30 +154,70 @@ class Run:
             "progress/prompts": self.progress.prompts_seen,
         }
 
+    def look_if_due(self) -> dict[str, float]:
+        """Show the held-out judge the policy, every so often and at the end; returns what that adds to the row."""
+        stopping, progress = self.config.early_stopping, self.progress
+        is_last = progress.iteration >= self.num_iterations
+        if stopping is None or self.examiner is None or (progress.iteration % stopping.every and not is_last):
+            return {}
+        seen = self.examiner.look(self._served_policy(), self.config.skam, self.reward_model)
+        if progress.best_judge is None or seen.judge > progress.best_judge + stopping.min_gain:
+            save_best(self.config.output, self.policy)
+            self.progress = replace(
+                progress, best_judge=seen.judge, best_iteration=progress.iteration, num_looks_since_best=0
+            )
+        else:
+            self.progress = replace(progress, num_looks_since_best=progress.num_looks_since_best + 1)
+        return {**seen.metrics, "held_out/best_iteration": self.progress.best_iteration}
+
     def publish_if_due(self, row: Mapping[str, float]) -> bool:
         """Publish after every `publish_every` iterations and after the last one; `row` goes on the card."""
         every = self.config.publish_every
         is_due = self.is_done or (every > 0 and self.progress.iteration % every == 0)
         if is_due:
+            if self.offered_iteration != self.progress.iteration:
+                load_best(self.config.output, self.policy)
             self.publish(row)
         return is_due
 
     def publish(self, row: Mapping[str, float]) -> None:
         """Make the current weights the next version of the proxy, unless they are one already, and name it."""
+        iteration, registry = self.offered_iteration, ProxyRegistry(self.config.registry_folder)
         card = {
             "settings": config_to_mapping(self.config),
-            "iterations": self.progress.iteration,
-            "prompts_seen": self.progress.prompts_seen,
+            "iterations": iteration,
+            "prompts_seen": iteration * self.config.rollout.prompts_per_iteration,
             "metrics": dict(row),
         }
         checkpoint = Checkpoint(
             policy=self._served_policy(), skam=self.config.skam, fingerprint=dict(self.llm.fingerprint), card=card
         )
-        registry, name, alias = ProxyRegistry(self.config.registry_folder), self.config.proxy, self.config.alias
-        if self.is_resumed:
-            self.published.append(publish_once(registry, name, checkpoint, alias))
+        name, alias = self.config.proxy, self.config.alias
+        if self.config.gates is not None:
+            ref, verdict = publish_gated(
+                registry,
+                name,
+                checkpoint,
+                alias,
+                partial(self._ask_gates, checkpoint.policy),
+                is_resumed=self.is_resumed,
+            )
+            self.verdicts[ref] = verdict
+        elif self.is_resumed:
+            ref = publish_once(registry, name, checkpoint, alias)
         else:
-            self.published.append(registry.publish(name, checkpoint, aliases=[alias]))
+            ref = registry.publish(name, checkpoint, aliases=[alias])
+        self.published.append(ref)
+
+    def _ask_gates(self, policy: ProxyPolicy, ref: ProxyRef) -> Verdict:
+        """What the gates say of the version with that policy, noted in the run's folder, too."""
+        config = self.config
+        assert config.gates is not None
+        assert self.examiner is not None
+        registry = ProxyRegistry(config.registry_folder)
+        seen = self.examiner.examine(policy, config.skam, config.gates, registry, config.proxy)
+        note_examination(config.output, ref, seen)
+        return seen.verdict
 
     def save_if_due(self) -> None:
         """Save after every `save_every` iterations and after the last one."""

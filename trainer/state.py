@@ -21,7 +21,12 @@ from proxy_model.policy import ProxyPolicy
 from trainer.advantages import RunningMoments
 
 STATE_FILE = "state.safetensors"
-FREE_TO_CHANGE = frozenset({"output", "registry", "tensorboard", "save_every", "publish_every", "alias", "start"})
+BEST_FILE = "best.safetensors"
+"""The weights that the held-out judge has liked best so far."""
+
+FREE_TO_CHANGE = frozenset(
+    {"output", "registry", "tensorboard", "save_every", "publish_every", "alias", "start", "gates"}
+)
 """Settings that a resumed run may change, since its weights do not depend on them, or not any more."""
 
 
@@ -39,6 +44,12 @@ class Progress:
     return_moments: RunningMoments = field(default_factory=RunningMoments)
     """Of all answers' returns: the normalised score less penalties."""
 
+    best_judge: float | None = None
+    """The held-out judge's best mean score so far; None before its first look."""
+
+    best_iteration: int = 0
+    num_looks_since_best: int = 0
+
 
 def save_state(
     folder: Path,
@@ -48,12 +59,19 @@ def save_state(
     settings: Mapping[str, Any],
 ) -> None:
     """Write aside, fsync, rename: a reader finds the old state or the new one, whenever the process dies."""
-    aside = folder / f".{STATE_FILE}.aside"
     header = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(dict(settings), sort_keys=True)}
-    save_file({**_weights(policy), **_moments(policy, optimizer)}, aside, metadata=header)
-    sync_file(aside)
-    aside.replace(folder / STATE_FILE)
-    sync_folder(folder)
+    _replace(folder / STATE_FILE, {**_weights(policy), **_moments(policy, optimizer)}, header)
+
+
+def save_best(folder: Path, policy: ProxyPolicy) -> None:
+    """Keep the weights as those that the held-out judge likes best, as safely as a state."""
+    _replace(folder / BEST_FILE, _weights(policy), {})
+
+
+def load_best(folder: Path, policy: ProxyPolicy) -> None:
+    """Put what `save_best` kept into `policy`. Raises `BadCheckpoint`."""
+    tensors, _ = _read(folder / BEST_FILE)
+    _restore_weights(policy, tensors, folder / BEST_FILE)
 
 
 def load_state(folder: Path, policy: ProxyPolicy, optimizer: torch.optim.Adam, settings: Mapping[str, Any]) -> Progress:
@@ -61,9 +79,9 @@ def load_state(folder: Path, policy: ProxyPolicy, optimizer: torch.optim.Adam, s
 
     Raises `BadCheckpoint` for a file that is not a state, `InvalidParameter` naming a setting that has changed.
     """
-    tensors, header = _read(folder / STATE_FILE)
+    tensors, header = _read_state(folder)
     _refuse_changes(json.loads(header["settings"]), settings)
-    _restore_weights(policy, tensors, folder)
+    _restore_weights(policy, tensors, folder / STATE_FILE)
     _restore_moments(policy, optimizer, tensors)
     values = json.loads(header["progress"])
     moments = {name: RunningMoments(**values[name]) for name in ("moments", "return_moments")}
@@ -72,8 +90,23 @@ def load_state(folder: Path, policy: ProxyPolicy, optimizer: torch.optim.Adam, s
 
 def load_weights(folder: Path, policy: ProxyPolicy) -> None:
     """Put the weights of the run in `folder` into `policy`, and nothing else of it. Raises `BadCheckpoint`."""
-    tensors, _ = _read(folder / STATE_FILE)
-    _restore_weights(policy, tensors, folder)
+    tensors, _ = _read_state(folder)
+    _restore_weights(policy, tensors, folder / STATE_FILE)
+
+
+def _replace(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    aside = path.with_name(f".{path.name}.aside")
+    save_file(tensors, aside, metadata=header)
+    sync_file(aside)
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
+def _read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    tensors, header = _read(folder / STATE_FILE)
+    if not header.keys() >= {"progress", "settings"}:
+        raise BadCheckpoint("format", f"{folder / STATE_FILE} is not the state of a training run")
+    return tensors, header
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -85,17 +118,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise BadCheckpoint("missing", f"{path} is not there, so there is nothing to resume") from error
     except SafetensorError as error:
         raise BadCheckpoint("format", f"{path}: {error}") from error
-    if not header.keys() >= {"progress", "settings"}:
-        raise BadCheckpoint("format", f"{path} is not the state of a training run")
     return tensors, header
 
 
-def _restore_weights(policy: ProxyPolicy, tensors: Mapping[str, Tensor], folder: Path) -> None:
+def _restore_weights(policy: ProxyPolicy, tensors: Mapping[str, Tensor], path: Path) -> None:
     weights = {name: each for name, each in tensors.items() if name.startswith("policy.")}
     try:
         policy.load_state_dict({name.removeprefix("policy."): each for name, each in weights.items()})
     except RuntimeError as error:
-        raise BadCheckpoint("format", f"{folder / STATE_FILE}: {error}") from error
+        raise BadCheckpoint("format", f"{path}: {error}") from error
 
 
 def _weights(policy: ProxyPolicy) -> dict[str, Tensor]:

@@ -78,12 +78,13 @@ _NOW = Row(
             queries=[Query(f"sum(proxy_training_published_versions_total{{{_P}}})")],
         ),
         Panel(
-            title="Iterations and versions", width=12, about="In the interval.",
+            title="Iterations and versions", width=12, about="In the interval; refused: by their gates.",
             queries=[
                 Query(f"increase(proxy_training_iterations_total{{{_P}}}[$__rate_interval])", "{{proxy}} iterations"),
                 Query(
                     f"increase(proxy_training_published_versions_total{{{_P}}}[$__rate_interval])", "{{proxy}} versions"
                 ),
+                Query(f"increase(proxy_training_gate_refusals_total{{{_P}}}[$__rate_interval])", "{{proxy}} refused"),
             ],
         ),
         Panel(

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
-from trainer.metrics import METRICS, TERM
+from trainer.metrics import HELD_OUT_METRICS, METRICS, TERM
 
+_METRICS = {**METRICS, **HELD_OUT_METRICS}
 _STATES = ("waiting", "training", "failing", "stopping")
 
 
@@ -21,13 +22,14 @@ class TrainingGauges:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._proxy = ""
-        self._metrics = {name: self._gauge(series_name(name), text) for name, text in METRICS.items()}
+        self._metrics = {name: self._gauge(series_name(name), text) for name, text in _METRICS.items()}
         text = "Mean score of a term of the reward, before its weight."
         self._terms = Gauge("proxy_training_reward_term", text, ("proxy", "term"), registry=self.registry)
         self._alarms = self._gauge("proxy_training_alarms", "alarms on the run after its last iteration")
         self._when = self._gauge("proxy_training_last_iteration_timestamp_seconds", "end of the last iteration")
         self._iterations = self._counter("iterations", "iterations done by this process")
         self._versions = self._counter("published_versions", "versions published by this process")
+        self._refusals = self._counter("gate_refusals", "versions that did not pass their gates")
         self._failures = Counter("proxy_training_failures", "Attempts at a run that failed.", registry=self.registry)
         self._state = Gauge(
             "proxy_training_state", "1 for what the service does now.", ("state",), registry=self.registry
@@ -37,12 +39,13 @@ class TrainingGauges:
     def begin(self, proxy: str) -> None:
         """A run of `proxy` begins; another proxy's series end."""
         if proxy != self._proxy:
-            counts = (self._alarms, self._when, self._iterations, self._versions)
+            counts = (self._alarms, self._when, self._iterations, self._versions, self._refusals)
             for metric in (*self._metrics.values(), self._terms, *counts):
                 metric.clear()
         self._proxy = proxy
         self._iterations.labels(proxy)
         self._versions.labels(proxy)
+        self._refusals.labels(proxy)
 
     def record(self, row: Mapping[str, float], num_alarms: int) -> None:
         """One iteration is done."""
@@ -58,6 +61,10 @@ class TrainingGauges:
     def count_version(self) -> None:
         """A version was published."""
         self._versions.labels(self._proxy).inc()
+
+    def count_refusal(self) -> None:
+        """A version did not pass its gates."""
+        self._refusals.labels(self._proxy).inc()
 
     def count_failure(self) -> None:
         """An attempt failed."""

@@ -10,6 +10,7 @@ import torch
 
 from proxy_model.bank import ProxyRef
 from proxy_model.errors import OutputTaken
+from proxy_model.verdicts import Verdict
 from trainer.config import TrainConfig
 from trainer.loop import Supervision, TrainResult, Watcher, train
 from trainer.service.gauges import TrainingGauges
@@ -95,7 +96,7 @@ class Worker:
         logger.info(
             "a run begins", extra={"proxy": config.proxy, "run": config.output.name, "is_resumed": work.is_resumed}
         )
-        supervision = Supervision(must_stop=self._stop.is_set, on_publish=self._published)
+        supervision = Supervision(must_stop=self._stop.is_set, on_publish=self._published, on_verdict=self._judged)
         result = self._trains(config, is_resumed=work.is_resumed, on_iteration=self._record, supervision=supervision)
         if result.is_done:
             self._source.finish(work)
@@ -109,6 +110,14 @@ class Worker:
     def _published(self, ref: ProxyRef) -> None:
         self._gauges.count_version()
         logger.info("a version is published", extra={"proxy": ref.name, "version": ref.version})
+
+    def _judged(self, ref: ProxyRef, verdict: Verdict) -> None:
+        told = {"proxy": ref.name, "version": ref.version, "against": verdict.against}
+        if verdict.obstacle is None:
+            logger.info("a version has passed its gates", extra=told)
+            return
+        self._gauges.count_refusal()
+        logger.warning("a version did not pass its gates", extra={**told, "failures": list(verdict.failures)})
 
     def _fail(self, error: Exception) -> float:
         self._gauges.count_failure()

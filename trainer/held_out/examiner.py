@@ -1,0 +1,220 @@
+"""Answers to the held-out prompts by a version and by what it is to replace, and what there is to measure on them."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from proxy_model.bank import ProxyRef
+from proxy_model.config import SkamConfig
+from proxy_model.engine import Engine, EngineConfig
+from proxy_model.errors import BadCheckpoint, DataError, UnknownProxy
+from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.policy import ProxyPolicy
+from proxy_model.registry import ProxyRegistry
+from proxy_model.verdicts import Verdict
+from trainer.batch import flatten, penalties
+from trainer.config import RolloutConfig
+from trainer.evaluation.answer import Answers
+from trainer.evaluation.answer_store import AnswerStore
+from trainer.evaluation.answering import Answering
+from trainer.evaluation.config import EvaluationConfig
+from trainer.evaluation.judgement import readable_texts
+from trainer.evaluation.scoring import Scorer, Scoring
+from trainer.evaluation.systems import BASE, Row, System
+from trainer.evaluation.text_metrics import Dictionary, english_words
+from trainer.held_out.config import GatesConfig, HeldOutConfig
+from trainer.held_out.gates import Reading, Summary, readings
+from trainer.prompts import Prompt
+from trainer.rewards import RewardModel
+from trainer.rewards.progress import reading_progress
+from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts, roll_out_policy
+
+GATES_FILE = "gates.jsonl"
+_LABEL = "judge"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutScores:
+    """One look at a policy: mean scores of its greedy answers, and their mean length in tokens."""
+
+    judge: float
+    reward: float | None
+    """By the reward model that trains; None for a run without one."""
+
+    length: float
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Under the names of `trainer.metrics.HELD_OUT_METRICS`."""
+        own = {} if self.reward is None else {"held_out/reward": self.reward}
+        return {"held_out/judge": self.judge, **own, "held_out/length": self.length}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What the gates saw of a version."""
+
+    against: str
+    readings: tuple[Reading, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Passed if every gate was."""
+        failures = tuple(str(each) for each in self.readings if not each.is_passed)
+        return Verdict(state="failed" if failures else "passed", against=self.against, failures=failures)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examiner:
+    """Held-out prompts with the judge of the answers to them."""
+
+    llm: FrozenLLM
+    judge: RewardModel
+    prompts: Sequence[EncodedPrompt]
+    max_tokens: int
+    max_running: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        config: HeldOutConfig,
+        rollout: RolloutConfig,
+        prompts: Sequence[Prompt],
+        judge: RewardModel,
+        llm: FrozenLLM,
+        seed: int,
+    ) -> "Examiner":
+        """With the first prompts of a shuffle that fit. Raises `DataError` if none does."""
+        limit = min(rollout.max_prompt_tokens, llm.max_context - config.max_tokens)
+        fitting = encode_prompts(prompts, llm.tokenizer, limit)
+        if not fitting:
+            raise DataError(config.prompts, 0, f"no prompt has at most {limit} tokens")
+        generator = torch.Generator().manual_seed(derived_seed(seed, "held out"))
+        order = torch.randperm(len(fitting), generator=generator).tolist()[: config.num_prompts or None]
+        return cls(
+            llm=llm,
+            judge=judge,
+            prompts=[fitting[index] for index in order],
+            max_tokens=config.max_tokens,
+            max_running=rollout.max_running,
+            seed=seed,
+        )
+
+    def look(self, policy: ProxyPolicy, skam: SkamConfig, reward: RewardModel | None) -> HeldOutScores:
+        """What judge and reward think of the policy's answers."""
+        answers = self._answers([_candidate(policy, skam)])[0]
+        length = answers.num_tokens / len(answers.items)
+        own = None if reward is None else float(self._scores(answers, reward).mean())
+        return HeldOutScores(float(self._scores(answers, self.judge).mean()), own, length)
+
+    def examine(
+        self, policy: ProxyPolicy, skam: SkamConfig, limits: GatesConfig, registry: ProxyRegistry, name: str
+    ) -> Examination:
+        """Hold a policy against the version of `name` that is stable now, or the LLM alone where there is none."""
+        other = stable_system(registry, name, self.llm)
+        systems = [other, _candidate(policy, skam)]
+        answered = self._answers(systems)
+        garble = self._garble_rates(answered) if limits.max_garble_rise is not None else [0.0, 0.0]
+        kl = self._kl(policy, skam) if limits.max_kl is not None else None
+        reference, candidate = (
+            self._summary(answers, rate, divergence)
+            for answers, rate, divergence in zip(answered, garble, (None, kl), strict=True)
+        )
+        return Examination(against=other.name, readings=tuple(readings(candidate, reference, limits)))
+
+    def _summary(self, answers: Answers, garble_rate: float, kl: float | None) -> Summary:
+        return Summary(
+            name=answers.facts.name,
+            scores=self._scores(answers, self.judge),
+            garble_rate=garble_rate,
+            length=answers.num_tokens / len(answers.items),
+            rejections_per_token=sum(each.rejected for each in answers.items) / answers.num_tokens,
+            seconds_per_token=answers.seconds / answers.num_tokens,
+            kl=kl,
+        )
+
+    def _answers(self, systems: Sequence[System]) -> list[Answers]:
+        rows = self._answering(self.judge).rows([Row(each.name, (each,)) for each in systems])
+        return [row.members[0] for row in rows]
+
+    def _scores(self, answers: Answers, model: RewardModel) -> Tensor:
+        """(B,)."""
+        return self._answering(model).scoring.scores(_LABEL, answers)
+
+    def _answering(self, model: RewardModel) -> Answering:
+        """`evaluate`'s machinery over these prompts, without a folder and without a bar."""
+        progress = reading_progress(Console(quiet=True))
+        store = AnswerStore(None, {})
+        scorers = {_LABEL: Scorer(model, "")}
+        config = EvaluationConfig(
+            prompts=Path(),
+            systems=(),
+            max_tokens=self.max_tokens,
+            max_prompt_tokens=max(len(each.token_ids) for each in self.prompts),
+            max_running=self.max_running,
+            seed=self.seed,
+            num_shown=0,
+        )
+        scoring = Scoring(llm=self.llm, prompts=self.prompts, scorers=scorers, store=store, progress=progress)
+        return Answering(
+            llm=self.llm, prompts=self.prompts, config=config, store=store, scoring=scoring, progress=progress
+        )
+
+    def _garble_rates(self, answered: Sequence[Answers]) -> list[float]:
+        """Of each system, the first one's words counting as `Dictionary` says."""
+        known = [*english_words(), *(turn["content"] for each in self.prompts for turn in each.messages)]
+        dictionary = Dictionary.of(known, readable_texts(answered[0]))
+        return [dictionary.garble_rate(readable_texts(each)) for each in answered]
+
+    def _kl(self, policy: ProxyPolicy, skam: SkamConfig) -> float:
+        """Mean over positions of log p(token) under the sampled proxy less that under the LLM."""
+        longest = max(len(each.token_ids) for each in self.prompts)
+        sizes = EngineConfig(
+            max_running=self.max_running,
+            max_context=longest + self.max_tokens,
+            max_candidates=skam.max_candidates,
+        )
+        rollout = roll_out_policy(
+            Engine(self.llm, sizes),
+            policy,
+            skam,
+            self.prompts,
+            RolloutConfig(max_tokens=self.max_tokens),
+            iteration=0,
+            seed=self.seed,
+        )
+        batch = flatten(rollout.trajectories, self.llm.embedding)
+        return float(penalties(batch, "token_kl", policy.config.initial_acceptance).mean())
+
+
+def note_examination(folder: Path, ref: ProxyRef, seen: Examination) -> None:
+    """Add a line to the run's `gates.jsonl`."""
+    line = {"version": ref.version, **asdict(seen)}
+    with (folder / GATES_FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def stable_system(registry: ProxyRegistry, name: str, llm: FrozenLLM) -> System:
+    """The version of `name` that is stable now; the LLM alone where there is none that fits the LLM."""
+    try:
+        ref = registry.resolve(name)
+        checkpoint = registry.verify(ref, llm.fingerprint)
+    except UnknownProxy:
+        return BASE
+    except BadCheckpoint as error:
+        logger.warning("the stable version cannot be compared with: %s", error)
+        return BASE
+    return System(name=f"stable {ref.version}", kind="proxy", policy=checkpoint.policy, skam=checkpoint.skam)
+
+
+def _candidate(policy: ProxyPolicy, skam: SkamConfig) -> System:
+    return System(name="candidate", kind="proxy", policy=policy, skam=skam)
