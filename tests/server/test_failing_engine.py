@@ -43,11 +43,15 @@ def test_running_answers_get_an_error_and_the_queue_goes_on(start: Callable[...,
     assert server.metric('proxy_requests_total{model="tiny",proxy="base",status="error"') == 1
 
 
-def test_a_stream_ends_with_an_error_event(server: RunningServer) -> None:
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [("chat/completions", chat_body()), ("chat/completions", chat_body(n=3)), ("completions", {"prompt": ["a", "b"]})],
+)
+def test_a_stream_ends_with_an_error_event(server: RunningServer, path: str, asked: dict[str, Any]) -> None:
     server.engine.step_seconds = 0.01
-    body = chat_body(stream=True, max_tokens=400, ignore_eos=True)
+    body = {"model": "tiny", **asked, "stream": True, "max_tokens": 400, "ignore_eos": True}
     events = []
-    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as response:
+    with httpx.stream("POST", f"{server.url}/v1/{path}", json=body, timeout=60) as response:
         for line in response.iter_lines():
             events += [line.removeprefix("data: ")] if line else []
             if len(events) == 3:
