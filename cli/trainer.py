@@ -14,6 +14,11 @@ def trainer(
     job: Annotated[
         Path | None, typer.Option(dir_okay=False, help="TOML file: a proxy to keep improving. None: wait.")
     ] = None,
+    store: Annotated[bool | None, typer.Option("--store/--no-store", help="Do fine-tuning jobs.")] = None,
+    store_url: Annotated[
+        str | None, typer.Option(help="Where the jobs are; PROXY_RLHF_STORE_URL, as the server's.")
+    ] = None,
+    lease_seconds: Annotated[float | None, typer.Option(help="After so long a lost trainer's job is taken.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processor threads to compute with.")] = None,
     nice: Annotated[int | None, typer.Option(help="How far to stand back for others, 0 to 19.")] = None,
     stop_seconds: Annotated[float | None, typer.Option(help="Time for the iteration that SIGTERM finds.")] = None,
@@ -25,6 +30,9 @@ def trainer(
     flags = {
         "host": host,
         "port": port,
+        "store": store,
+        "store_url": store_url,
+        "lease_seconds": lease_seconds,
         "threads": threads,
         "nice": nice,
         "stop_seconds": stop_seconds,

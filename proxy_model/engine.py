@@ -5,7 +5,7 @@ and unloaded between two steps; a sequence keeps the version that it was submitt
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
@@ -122,10 +122,12 @@ class Engine:
                 self._scheduler.remove(self._sequences.pop(delta.request_id))
         return deltas
 
-    def generate(self, requests: Iterable[GenerationRequest]) -> list[Finished]:
+    def generate(
+        self, requests: Iterable[GenerationRequest], before_step: Callable[[], None] = lambda: None
+    ) -> list[Finished]:
         """Run `requests` to their ends, in their order. Any number: the queue's bound does not apply.
 
-        Raises `RuntimeError` if one of them breaks.
+        Raises `RuntimeError` if one of them breaks, and what `before_step` raises.
         """
         pending = list(requests)
         order = [request.id for request in pending]
@@ -134,6 +136,7 @@ class Engine:
         while pending or self.has_work:
             while pending and self.num_running + self.num_waiting < self.config.max_running + self.config.num_staging:
                 self.submit(pending.pop())
+            before_step()
             for delta in self.step():
                 if delta.error == BROKEN:
                     raise RuntimeError(f"{BROKEN} The log tells more.")

@@ -4,6 +4,7 @@
     <home>/models/<name>/              frozen LLMs converted from GGUF files, see `gguf_cache`
     <home>/rewards/<name>/             trained reward models that a job may name
     <home>/store.sqlite3               stored completions and feedback, see `store`
+    <home>/runs/<job>/                 a fine-tuning job while it is under way: its data and its run
     <home>/training/<proxy>/<round>/   what the trainer's service keeps of its runs
 
 `<home>` is `$PROXY_RLHF_HOME`, or `~/.local/share/proxy-rlhf`.
@@ -38,6 +39,11 @@ def rewards_root(home: Path | None = None) -> Path:
 def store_file(home: Path | None = None) -> Path:
     """The store's database, unless it is Postgres."""
     return (home or home_folder()) / "store.sqlite3"
+
+
+def jobs_root(home: Path | None = None) -> Path:
+    """The fine-tuning jobs that the trainer's service works on."""
+    return (home or home_folder()) / "runs"
 
 
 def training_root(home: Path | None = None) -> Path:

@@ -13,13 +13,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from proxy_model.embedded_llm import DEFAULT_LLM
 from proxy_model.errors import InvalidParameter
-from proxy_model.paths import home_folder, proxies_root, store_file
+from proxy_model.paths import home_folder, proxies_root
 from proxy_model.proxy_name import is_proxy_name
 from server.access.api_keys import KeyLimits
 from server.access.keys import Access, KeySources
 from server.backends.waiting_line import LineLimits
 from server.proxies.canary_guard import Bands
-from store.database import parse_url
+from store.database import database_url, parse_url
 
 PREFIX = "PROXY_RLHF_"
 
@@ -162,9 +162,7 @@ class Settings:
     @property
     def store_database(self) -> str | None:
         """The URL of the store; None when it is off."""
-        if not self.store:
-            return None
-        return self.store_url or f"sqlite:///{store_file(self.home)}"
+        return database_url(self.store_url, self.home) if self.store else None
 
     @property
     def key_sources(self) -> KeySources:

@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from proxy_model.errors import InvalidParameter, StoreUnavailable
+from proxy_model.paths import store_file
 from store.schema import is_current, migrate
 
 logger = logging.getLogger(__name__)
@@ -137,6 +138,11 @@ class Database:
 def owner_of(key: str | None) -> str:
     """Who owns what `key` writes: a hash from which the key can't be had. Without keys all is one owner's."""
     return "" if key is None else hashlib.sha256(f"proxy-rlhf owner\0{key}".encode()).hexdigest()
+
+
+def database_url(given: str | None, home: Path) -> str:
+    """The store of an installation: what the operator gave, or a file in its home."""
+    return given or f"sqlite:///{store_file(home)}"
 
 
 def parse_url(url: str) -> URL:

@@ -4,6 +4,7 @@ A run is its settings: every random number is drawn from a seed of (run seed, pu
 killed and resumed ends with the weights of the unbroken run, bit for bit, and with the versions of the unbroken run.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -20,9 +21,11 @@ from trainer.offline.data import OfflineData
 from trainer.prompts import load_prompts
 from trainer.rewards import load_reward
 from trainer.rewards.build import RewardBuilder
-from trainer.run import Parts, Run
+from trainer.run import Interrupted, Parts, Run
 from trainer.run_log import RunLog
 from trainer.state import STATE_FILE
+
+logger = logging.getLogger(__name__)
 
 Watcher = Callable[[Mapping[str, float], list[str]], None]
 """Told of each iteration's metrics and the alarms after it."""
@@ -35,8 +38,11 @@ class Supervision:
     must_stop: Callable[[], bool] = lambda: False
     """Asked before each iteration; once it is true the run is saved and left, to be resumed."""
 
-    on_publish: Callable[[ProxyRef], None] = lambda ref: None
-    """Told of each version that is published."""
+    must_abort: Callable[[], bool] = lambda: False
+    """Asked before each decode step, too; once it is true the run is left as it was before the iteration."""
+
+    on_publish: Callable[[ProxyRef, Mapping[str, float]], None] = lambda ref, row: None
+    """Told of each version that is published, and of the metrics of its iteration."""
 
     on_verdict: Callable[[ProxyRef, Verdict], None] = lambda ref, verdict: None
     """Told what the gates said of each version that has any."""
@@ -82,8 +88,11 @@ def train(
         _check_output(config, is_resumed=is_resumed)
         run = Run.start(config, parts or load_parts(config), is_resumed=is_resumed)
         with RunLog(config.output, num_done=run.progress.iteration, tensorboard=config.tensorboard) as log:
-            while not run.is_done and not supervision.must_stop():
-                _iterate(run, log, on_iteration, supervision)
+            try:
+                while not run.is_done and not supervision.must_stop() and not supervision.must_abort():
+                    _iterate(run, log, on_iteration, supervision)
+            except Interrupted:
+                logger.info("an iteration was dropped")
             if not run.is_done:
                 run.save()
             return _result(run, log)
@@ -91,12 +100,13 @@ def train(
 
 def _iterate(run: Run, log: RunLog, on_iteration: Watcher | None, supervision: Supervision) -> None:
     """One iteration, and what it leaves on disk: its row, perhaps a version, the state."""
-    row = run.iterate()
+    row = run.iterate(supervision.must_abort)
     row |= run.look_if_due()
     log.write(row)
-    if run.publish_if_due(log.rows[run.offered_iteration - 1]):
+    offered = log.rows[run.offered_iteration - 1]
+    if run.publish_if_due(offered):
         ref = run.published[-1]
-        supervision.on_publish(ref)
+        supervision.on_publish(ref, offered)
         if ref in run.verdicts:
             supervision.on_verdict(ref, run.verdicts[ref])
     run.save_if_due()

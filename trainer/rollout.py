@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +93,7 @@ def roll_out(
     config: RolloutConfig,
     seed: int,
     aims: Sequence[float | None] | None = None,
+    before_step: Callable[[], None] = lambda: None,
 ) -> Rollout:
     """Answer `prompts` under a loaded proxy; answer i is drawn with a seed of (`seed`, proxy version, i).
 
@@ -114,7 +115,7 @@ def roll_out(
         )
         for index, prompt in enumerate(prompts)
     ]
-    finished = engine.generate(requests)
+    finished = engine.generate(requests, before_step)
     trajectories = tuple(each.trajectory for each in finished if each.trajectory is not None)
     if len(trajectories) != len(requests):
         raise RuntimeError("the engine finished a rollout without its trajectory")
@@ -136,11 +137,12 @@ def roll_out_policy(
     iteration: int,
     seed: int,
     aims: Sequence[float | None] | None = None,
+    before_step: Callable[[], None] = lambda: None,
 ) -> Rollout:
     """`roll_out` with a policy that the engine holds only as long as that takes."""
     proxy = ProxyRef(name=ROLLOUT_PROXY, version=iteration + 1)
     engine.load_proxy(proxy, policy, skam)
     try:
-        return roll_out(engine, proxy, prompts, config, seed, aims)
+        return roll_out(engine, proxy, prompts, config, seed, aims, before_step)
     finally:
         engine.unload_proxy(proxy)

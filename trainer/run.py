@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,10 @@ class Parts:
 
     examiner: Examiner | None = None
     """Where the settings have a table `held_out`."""
+
+
+class Interrupted(Exception):
+    """Whoever started the run does not want its iteration any more."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,10 +132,13 @@ class Run:
         is_chosen = self.is_done and self.config.early_stopping is not None
         return self.progress.best_iteration if is_chosen else self.progress.iteration
 
-    def iterate(self) -> dict[str, float]:
-        """One batch of prompts, from rollout to update; returns its metrics."""
+    def iterate(self, must_abort: Callable[[], bool] = lambda: False) -> dict[str, float]:
+        """One batch of prompts, from rollout to update; returns its metrics.
+
+        Raises `Interrupted` as soon as `must_abort` in the rollout; the run is then as it was before the call.
+        """
         learning_rate = self._anneal()
-        rollout = self._roll_out()
+        rollout = self._roll_out(must_abort)
         started = time.perf_counter()
         scores, of_terms = self._score(rollout)
         scored = time.perf_counter()
@@ -237,8 +244,13 @@ class Run:
         logits = first_choice_logits(self.policy, self.data.trajectories, self.llm.embedding)
         return calibrated(self.policy, logits, reject_rate)
 
-    def _roll_out(self) -> Rollout:
-        """The iteration's answers; offline those that are there."""
+    def _roll_out(self, must_abort: Callable[[], bool] = lambda: False) -> Rollout:
+        """The iteration's answers; offline those that are there. Raises `Interrupted`."""
+
+        def interrupt() -> None:
+            if must_abort():
+                raise Interrupted
+
         config, iteration = self.config, self.progress.iteration
         per_iteration = config.rollout.prompts_per_iteration
         if self.data is not None:
@@ -255,6 +267,7 @@ class Run:
             iteration=iteration,
             seed=config.seed,
             aims=dt.aims(len(prompts), iteration, config.dt, self._seed("aims")) if config.algorithm == "dt" else None,
+            before_step=interrupt,
         )
 
     def _score(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:

@@ -7,6 +7,7 @@ from server.proxies.model_name import parse_model_name
 from server.schemas.fine_tuning import FineTuningJobRequest, Publication
 from server.service import Service, Serving
 from store.fine_tuning.jobs import Order
+from store.fine_tuning.reward_models import require_reward_models
 from store.fine_tuning.specification import MAX_SEED, METHODS, Method, Specification
 
 
@@ -14,10 +15,12 @@ def to_order(body: FineTuningJobRequest, owner: str, service: Service) -> Order:
     """Raises `ApiError` 400, 404, `InvalidParameter`, `UnknownProxy`."""
     _refuse_what_is_not_there(body)
     serving = service.serving()
+    method = Method.parse(body.method)
+    require_reward_models(method.grader, service.settings.home, f"method.{method.type}.grader")
     specification = Specification(
         llm=serving.llm.name,
         llm_source=service.settings.model,
-        method=Method.parse(body.method),
+        method=method,
         proxy=body.suffix or f"ft-{secrets.token_hex(6)}",
         alias=(body.proxy or Publication()).alias,
         start=_start(body.model, serving),

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Update, and_, case, or_, selec
 from store.completions import now
 from store.database import Database
 from store.fine_tuning import journal
-from store.fine_tuning.jobs import Job, JobError, read_jobs
+from store.fine_tuning.jobs import UNFINISHED, Job, JobError, read_jobs
 from store.schema import jobs as table
 
 MAX_FAILURES = 4
@@ -85,6 +85,17 @@ class JobQueue:
             return Lease(
                 read_jobs(connection, connection.execute(select(table).where(table.c.id == found.id)).all())[0], worker
             )
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether it is still the worker's."""
+        with self._database.read() as connection:
+            return connection.scalar(select(table.c.id).where(_held(lease))) is not None
+
+    def has_ended(self, job_id: str) -> bool:
+        """Whether there is nothing to do for it, ever again. A job of another store has not."""
+        with self._database.read() as connection:
+            status = connection.scalar(select(table.c.status).where(table.c.id == job_id))
+            return status is not None and status not in UNFINISHED
 
     def renew(self, lease: Lease, seconds: float) -> None:
         """Hold on to it for `seconds` from now."""

@@ -14,7 +14,8 @@ from typing import Any
 from store.fine_tuning.conversation import BadRow, Messages, parse_conversation
 
 MIN_ROWS = 10
-MAX_LINE_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 18
+"""A quarter of what the trainer reads, whose lines hold a prompt twice."""
 NUM_SHOWN = 10
 """Bad lines that are named; the others are counted."""
 

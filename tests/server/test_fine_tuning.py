@@ -176,6 +176,11 @@ def test_training_may_start_from_a_served_proxy(start: Start) -> None:
             "string_check",
         ),
         (
+            {"method": {**METHOD, "reinforcement": {"grader": {**GRADER, "model": "../helpful"}}}},
+            "method.reinforcement.grader.model",
+            "helpful-length-free",
+        ),
+        (
             {"method": {**METHOD, "reinforcement": {"grader": GRADER, "hyperparameters": {"n_epochs": 99}}}},
             "method.reinforcement.hyperparameters.n_epochs",
             "[1, 50]",

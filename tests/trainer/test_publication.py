@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_a_folder_in_which_another_trainer_works_is_refused(tmp_path: Path) -> N
 def test_a_run_that_dies_between_publishing_and_saving_publishes_once(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run", iterations=3, publish_every=2)
 
-    def die(ref: ProxyRef) -> None:
+    def die(ref: ProxyRef, row: Mapping[str, float]) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.paths import rewards_root
+from proxy_model.paths import home_folder
 from store.fine_tuning.graders import (
     MultiGrader,
     RewardModelGrader,
@@ -13,6 +13,7 @@ from store.fine_tuning.graders import (
     StringCheckGrader,
     TextSimilarityGrader,
 )
+from store.fine_tuning.reward_models import reward_folders
 from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
 from trainer.rewards.folder import load_reward
 from trainer.rewards.model import RewardModel
@@ -49,11 +50,10 @@ class RewardBuilder:
                 return self._rule(source)
 
     def _named(self, source: RewardModelGrader) -> RewardModel:
-        folder = rewards_root() / source.model
-        if not folder.is_dir():
-            names = sorted(each.name for each in rewards_root().glob("*/"))
-            raise InvalidParameter("model", source.model, f"the name of a reward model, one of {names}")
-        return load_reward(folder, self.llm)
+        folders = reward_folders(home_folder())
+        if source.model not in folders:
+            raise InvalidParameter("model", source.model, f"the name of a reward model, one of {sorted(folders)}")
+        return load_reward(folders[source.model], self.llm)
 
     def _rule(
         self,

@@ -9,10 +9,15 @@ from types import FrameType
 import uvicorn
 
 from proxy_model.json_log import configure_logging
+from store.database import Database
+from store.files import Files
+from store.fine_tuning.queue import JobQueue
 from trainer.loop import train
 from trainer.service.app import create_app
 from trainer.service.continuous import ContinuousJob, read_job
+from trainer.service.file_clerk import FileClerk
 from trainer.service.gauges import TrainingGauges
+from trainer.service.job_source import JobSource
 from trainer.service.settings import Settings
 from trainer.service.work import InTurn, WorkSource
 from trainer.service.worker import Trains, Worker
@@ -35,8 +40,9 @@ def serve(settings: Settings, trains: Trains = train) -> int:
     server = _StoppingServer(config, worker, settings.stop_seconds)
     listener = config.bind_socket()
     listener.listen()  # who reads the next line may connect at once
-    doing = f"keeps improving what {settings.job} names" if settings.job else "waits: no job is configured"
-    print(f"proxy-rlhf: trainer on http://{settings.host}:{listener.getsockname()[1]}, {doing}", flush=True)
+    print(
+        f"proxy-rlhf: trainer on http://{settings.host}:{listener.getsockname()[1]}, {_purpose(settings)}", flush=True
+    )
     worker.start()
     server.run([listener])
     if worker.is_alive:
@@ -44,8 +50,18 @@ def serve(settings: Settings, trains: Trains = train) -> int:
     return server.exit_code
 
 
+def _purpose(settings: Settings) -> str:
+    jobs = ["does the fine-tuning jobs of the store"] if settings.store_database is not None else []
+    kept = [f"keeps improving what {settings.job} names"] if settings.job is not None else []
+    return " and ".join(jobs + kept) or "waits: there is neither a store nor a job"
+
+
 def _source(settings: Settings) -> WorkSource:
     sources: list[WorkSource] = []
+    if settings.store_database is not None:
+        database = Database(settings.store_database)
+        FileClerk(JobQueue(database), Files(database)).start()
+        sources.append(JobSource(database, settings.home, settings.lease_seconds))
     if settings.job is not None:
         read_job(settings.job)
         sources.append(ContinuousJob(settings.job, settings.home))

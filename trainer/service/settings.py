@@ -1,6 +1,6 @@
 """Everything that an operator can set: the one file of the trainer's service that reads the environment.
 
-`PROXY_RLHF_TRAINER_<NAME>` sets the field `<name>` of `Settings`, `PROXY_RLHF_HOME` sets `home`; a flag wins.
+`PROXY_RLHF_TRAINER_<NAME>` sets the field `<name>` of `Settings`, those in `SHARED` are the server's; a flag wins.
 """
 
 import types
@@ -11,8 +11,13 @@ from typing import Any, get_args, get_type_hints
 
 from proxy_model.errors import InvalidParameter
 from proxy_model.paths import home_folder
+from store.database import database_url, parse_url
 
 PREFIX = "PROXY_RLHF_TRAINER_"
+SHARED = {"home": "PROXY_RLHF_HOME", "store": "PROXY_RLHF_STORE", "store_url": "PROXY_RLHF_STORE_URL"}
+"""Fields that are set by the server's variables: the two meet there."""
+
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,15 @@ class Settings:
     job: Path | None = None
     """Settings of a proxy to keep improving, see `continuous`. None: there is nothing to do, and that is fine."""
 
+    store: bool = True
+    """Whether fine-tuning jobs are done at all. As the server's setting, with the same variable."""
+
+    store_url: str | None = field(default=None, repr=False)
+    """Where the jobs are; as the server's setting, with the same variable. None: `store.sqlite3` under `home`."""
+
+    lease_seconds: float = 30.0
+    """A job whose trainer has not been heard of for so long is taken over by another one."""
+
     threads: int = 1
     """Processor threads that training computes with, so that a server on the same machine keeps the others."""
 
@@ -45,17 +59,25 @@ class Settings:
     def __post_init__(self) -> None:
         _require(0 <= self.port <= 65535, "port", self.port, "in [0, 65535]")
         _require(self.job is None or self.job.is_file(), "job", str(self.job), "a file that exists")
+        _require(self.lease_seconds > 0, "lease_seconds", self.lease_seconds, "above 0")
+        if self.store_database is not None:
+            parse_url(self.store_database)
         _require(self.threads >= 1, "threads", self.threads, "at least 1")
         _require(0 <= self.nice <= 19, "nice", self.nice, "in [0, 19]")
         _require(self.stop_seconds >= 0, "stop_seconds", self.stop_seconds, "at least 0")
         levels = ("debug", "info", "warning", "error")
         _require(self.log_level in levels, "log_level", self.log_level, f"one of {levels}")
 
+    @property
+    def store_database(self) -> str | None:
+        """The URL of the store; None when it is off."""
+        return database_url(self.store_url, self.home) if self.store else None
+
 
 def load_settings(environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
     """Settings from the environment and from `flags` (None where not given). Raises `InvalidParameter`."""
     kinds = get_type_hints(Settings)
-    variables = {name: f"{PREFIX}{name.upper()}" for name in kinds} | {"home": "PROXY_RLHF_HOME"}
+    variables = {name: f"{PREFIX}{name.upper()}" for name in kinds} | SHARED
     _refuse_unknown(environment, set(variables.values()))
     values = {
         name: _parsed(variable, environment[variable], kinds[name])
@@ -73,6 +95,9 @@ def _require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
 def _parsed(variable: str, text: str, kind: Any) -> Any:
     if isinstance(kind, types.UnionType):
         kind = get_args(kind)[0]
+    if kind is bool:
+        _require(text.lower() in _SWITCH, variable, text, f"one of {sorted(_SWITCH)}")
+        return _SWITCH[text.lower()]
     if kind is Path:
         return Path(text).expanduser().absolute()
     try:

@@ -1,11 +1,36 @@
 """The seam between the worker and wherever its runs come from."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from proxy_model.bank import ProxyRef
 from trainer.config import TrainConfig
+
+
+class Observer:
+    """Told what becomes of a run, by the worker's thread; this one does not care."""
+
+    def must_abort(self) -> bool:
+        """Asked many times a second: whether the run is to be left at once, without its iteration's end."""
+        return False
+
+    def on_iteration(self, row: Mapping[str, float]) -> None:
+        """An iteration is done and saved."""
+
+    def on_publish(self, ref: ProxyRef, row: Mapping[str, float]) -> None:
+        """A version is published; said again when a resumed run finds that it had been."""
+
+    def on_leave(self) -> None:
+        """The run is left before its end, to be resumed."""
+
+    def on_error(self, error: Exception) -> bool:
+        """The run failed; True when there is nothing to wait for before other work is done."""
+        return False
+
+
+UNOBSERVED = Observer()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +39,7 @@ class Work:
 
     config: TrainConfig
     is_resumed: bool
+    observer: Observer = UNOBSERVED
 
 
 class WorkSource(Protocol):

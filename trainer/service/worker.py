@@ -90,16 +90,43 @@ class Worker:
         return POLL_SECONDS
 
     def _do(self, work: Work) -> None:
+        """One run; where it fails, and its observer sees to that, nothing is raised."""
+        try:
+            self._train(work)
+        except Exception as error:
+            if not work.observer.on_error(error):
+                raise
+            self._gauges.count_failure()
+            logger.error("a job failed", extra={"run": work.config.output.name}, exc_info=error)
+
+    def _train(self, work: Work) -> None:
         config = work.config
         self._gauges.begin(config.proxy)
         self._set(Status("training", config.proxy))
         logger.info(
             "a run begins", extra={"proxy": config.proxy, "run": config.output.name, "is_resumed": work.is_resumed}
         )
-        supervision = Supervision(must_stop=self._stop.is_set, on_publish=self._published, on_verdict=self._judged)
-        result = self._trains(config, is_resumed=work.is_resumed, on_iteration=self._record, supervision=supervision)
+        observer = work.observer
+
+        def record(row: Mapping[str, float], alarms: list[str]) -> None:
+            self._record(row, alarms)
+            observer.on_iteration(row)
+
+        def published(ref: ProxyRef, row: Mapping[str, float]) -> None:
+            self._published(ref)
+            observer.on_publish(ref, row)
+
+        supervision = Supervision(
+            must_stop=self._stop.is_set,
+            must_abort=observer.must_abort,
+            on_publish=published,
+            on_verdict=self._judged,
+        )
+        result = self._trains(config, is_resumed=work.is_resumed, on_iteration=record, supervision=supervision)
         if result.is_done:
             self._source.finish(work)
+        else:
+            observer.on_leave()
         logger.info("a run ends" if result.is_done else "a run is left", extra={"iterations": result.iterations})
 
     def _record(self, row: Mapping[str, float], alarms: list[str]) -> None:

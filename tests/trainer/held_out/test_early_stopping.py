@@ -77,7 +77,7 @@ def test_a_run_that_is_killed_on_its_way_stops_where_the_unbroken_one_does(
         if row["progress/iteration"] == kill_after:
             raise KeyboardInterrupt
 
-    def die_on_publish(ref: ProxyRef) -> None:
+    def die_on_publish(ref: ProxyRef, row: Mapping[str, float]) -> None:
         if kill_after == "publish":
             raise KeyboardInterrupt
 

@@ -1,0 +1,151 @@
+"""What the owner of a job is told while it runs, and what its end means."""
+
+import errno
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+
+from proxy_model.bank import ProxyRef
+from proxy_model.errors import (
+    BadCheckpoint,
+    DataError,
+    GraderFailed,
+    InvalidParameter,
+    ModelUnavailable,
+    OutputTaken,
+    StoreUnavailable,
+    UnknownProxy,
+)
+from store.completions import now
+from store.fine_tuning.jobs import JobError
+from store.fine_tuning.queue import MAX_FAILURES, JobQueue, Lease, LeaseLost
+from store.fine_tuning.specification import Specification
+from trainer.service.file_clerk import FILE_GONE
+from trainer.service.heartbeat import Heartbeat
+from trainer.service.work import Observer
+
+_FIRST_RETRY_SECONDS = 5.0
+_MAX_RETRY_SECONDS = 300.0
+
+logger = logging.getLogger(__name__)
+
+
+class FileGone(Exception):
+    """The training file was deleted before training began."""
+
+
+class JobReport(Observer):
+    """Of one lease. What the store cannot take just now is told with what comes next."""
+
+    def __init__(self, queue: JobQueue, lease: Lease, lease_seconds: float) -> None:
+        self.heartbeat = Heartbeat(queue, lease, lease_seconds)
+        self._queue = queue
+        self._lease = lease
+        self._llm = Specification.from_json(lease.job.specification).llm
+        self.num_iterations = 0
+        """Planned in all, for an estimate of the end."""
+
+        self._began_at = time.monotonic()
+        self._num_done = 0
+        self._pending: list[Callable[[], object]] = []
+
+    def must_abort(self) -> bool:
+        """It was cancelled, paused, or taken over."""
+        return self.heartbeat.is_lost
+
+    def on_iteration(self, row: Mapping[str, float]) -> None:
+        """Note its metrics."""
+        self._num_done += 1
+        left = self.num_iterations - int(row["progress/iteration"])
+        seconds = left * (time.monotonic() - self._began_at) / self._num_done
+        self._note(row, now() + int(seconds * 1e6))
+
+    def on_publish(self, ref: ProxyRef, row: Mapping[str, float]) -> None:
+        """Note the version."""
+        step, metrics = int(row["progress/iteration"]), _finite(row)
+        self._say(lambda: self._queue.record_checkpoint(self._lease, step, f"{self._llm}:{ref}", metrics))
+
+    def on_leave(self) -> None:
+        """The trainer is told to stop, or the job is not its own any more."""
+        self.heartbeat.stop()
+        self._unless_lost(lambda: self._queue.release(self._lease))
+
+    def on_error(self, error: Exception) -> bool:
+        """Fail the job by what will not pass; try again later by what may. False for a folder that is taken."""
+        self.heartbeat.stop()
+        if isinstance(error, OutputTaken):
+            self._unless_lost(lambda: self._queue.release(self._lease))
+            return False
+        self._unless_lost(lambda: self._end(error))
+        return True
+
+    def catch_up(self, rows: list[dict[str, float]]) -> None:
+        """Note what a former process may not have come to note. Raises `LeaseLost`, `StoreUnavailable`."""
+        for row in rows:
+            self._queue.record(self._lease, int(row["progress/iteration"]), _finite(row))
+
+    def flush(self) -> None:
+        """Say what is still to be said. Raises `LeaseLost`, `StoreUnavailable`."""
+        while self._pending:
+            self._pending[0]()
+            self._pending.pop(0)
+
+    def _note(self, row: Mapping[str, float], finish: int) -> None:
+        step, metrics = int(row["progress/iteration"]), _finite(row)
+        self._say(lambda: self._queue.record(self._lease, step, metrics, estimated_finish=finish))
+
+    def _say(self, say: Callable[[], object]) -> None:
+        self._pending.append(say)
+        self._unless_lost(self.flush)
+
+    def _unless_lost(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except LeaseLost:
+            self.heartbeat.lose()
+        except StoreUnavailable as unavailable:
+            logger.error("the store cannot be used", extra={"reason": str(unavailable)})
+
+    def _end(self, error: Exception) -> None:
+        final = final_error(error)
+        attempts = 1 if self._num_done else self._lease.job.attempts
+        if final is not None:
+            self._queue.fail(self._lease, final)
+        elif attempts >= MAX_FAILURES and not _is_full_disk(error):
+            message = f"Training failed {attempts} times ({type(error).__name__}); the trainer's log says why."
+            self._queue.fail(self._lease, JobError(code="internal_error", message=message))
+        else:
+            seconds = min(_FIRST_RETRY_SECONDS * 2 ** (attempts - 1), _MAX_RETRY_SECONDS)
+            message = f"An attempt failed ({type(error).__name__}); the next one comes in {seconds:g} s"
+            self._queue.retry(self._lease, message, seconds)
+
+
+def final_error(error: Exception) -> JobError | None:
+    """What no other attempt would change, in words without paths; None for what may pass."""
+    match error:
+        case FileGone():
+            return FILE_GONE
+        case DataError():
+            message = f"Line {error.line_number} of the training file: {error.reason}."
+            return JobError(code="invalid_training_file", message=message, param="training_file")
+        case InvalidParameter():
+            message = f"'{error.name}' must be {error.allowed}."
+            return JobError(code="invalid_method", message=message, param=error.name)
+        case GraderFailed():
+            return JobError(code="grader_failed", message=str(error), param="method")
+        case BadCheckpoint() | UnknownProxy():
+            return JobError(code="not_usable", message="A proxy or reward model that the job needs is not in order.")
+        case ModelUnavailable():
+            return JobError(code="model_unavailable", message="The trainer cannot load the LLM.", param="model")
+    return None
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Somebody will make room, or cancel the job."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _finite(row: Mapping[str, float]) -> dict[str, float]:
+    """What JSON has words for."""
+    return {name: value for name, value in row.items() if math.isfinite(value)}

@@ -1,0 +1,123 @@
+"""Fine-tuning jobs of the store as work: leased, prepared on the disk, and ended.
+
+    <home>/runs/<job>/prompts.jsonl   the training file as the trainer reads it
+    <home>/runs/<job>/run/            the run as `trainer.loop` keeps it
+
+Both are deleted when the job has ended.
+"""
+
+import json
+import logging
+import uuid
+from pathlib import Path
+
+from proxy_model import disk
+from proxy_model.errors import OutputTaken
+from proxy_model.paths import jobs_root
+from store.database import Database
+from store.files import Files
+from store.fine_tuning.graders import item_fields
+from store.fine_tuning.queue import JobQueue, Lease, LeaseLost
+from store.fine_tuning.specification import Specification
+from store.fine_tuning.training_file import read_rows
+from trainer.lock import sole_trainer
+from trainer.run import planned_iterations
+from trainer.run_log import METRICS_FILE
+from trainer.run_log import read_rows as read_metrics
+from trainer.service.job_config import PROMPTS_FILE, job_config, job_folder, run_folder
+from trainer.service.job_report import FileGone, JobReport
+from trainer.service.work import Work
+from trainer.state import STATE_FILE
+
+logger = logging.getLogger(__name__)
+
+
+class JobSource:
+    """Takes the oldest job that waits, in the name of this process."""
+
+    def __init__(self, database: Database, home: Path, lease_seconds: float) -> None:
+        self._queue = JobQueue(database)
+        self._files = Files(database)
+        self._home = home
+        self._lease_seconds = lease_seconds
+        self._worker = f"trainer-{uuid.uuid4().hex[:12]}"
+        self._hand: tuple[Lease, JobReport] | None = None
+
+    def next_work(self) -> Work | None:
+        """A job, its data on the disk; None when there is none, or none that can be done. Raises `StoreUnavailable`."""
+        self._remove_ended()
+        lease = self._queue.take(self._worker, self._lease_seconds)
+        if lease is None:
+            return None
+        report = JobReport(self._queue, lease, self._lease_seconds)
+        self._hand = lease, report
+        try:
+            return self._prepare(lease, report)
+        except Exception as error:
+            if not report.on_error(error):
+                raise
+            logger.error("a job could not begin", extra={"job": lease.job.id}, exc_info=error)
+        return None
+
+    def finish(self, work: Work) -> None:
+        """The job has succeeded, unless it was cancelled in its last moment. Raises `StoreUnavailable`."""
+        assert self._hand is not None, "no work was handed out"
+        lease, report = self._hand
+        rows = read_metrics(work.config.output / METRICS_FILE)
+        specification = Specification.from_json(lease.job.specification)
+        try:
+            report.flush()
+            self._queue.succeed(lease, specification.model, _num_tokens(rows))
+        except LeaseLost:
+            logger.info("a job was taken back in its last moment", extra={"job": lease.job.id})
+        finally:
+            report.heartbeat.stop()
+
+    def _prepare(self, lease: Lease, report: JobReport) -> Work:
+        job, home = lease.job, self._home
+        specification = Specification.from_json(job.specification)
+        folder, prompts = run_folder(home, job.id), job_folder(home, job.id) / PROMPTS_FILE
+        if not prompts.exists():
+            self._write_prompts(lease, specification, prompts)
+        with prompts.open("rb") as file:
+            num_rows = sum(1 for _ in file)
+        config = job_config(specification, job.id, num_rows, home)
+        report.num_iterations = planned_iterations(config, num_rows)
+        if (folder / STATE_FILE).exists():
+            report.catch_up(read_metrics(folder / METRICS_FILE))
+            return Work(config=config, is_resumed=True, observer=report)
+        with sole_trainer(folder):
+            disk.remove(folder)
+        return Work(config=config, is_resumed=False, observer=report)
+
+    def _write_prompts(self, lease: Lease, specification: Specification, path: Path) -> None:
+        """The rows as the trainer reads them; whole or not at all. Raises `FileGone`."""
+        job = lease.job
+        found = self._files.get(job.owner, job.training_file)
+        if found is None:
+            raise FileGone
+        fields = item_fields(specification.method.grader)
+        disk.make_folder(path.parent)
+        aside = disk.staging_path(path.parent)
+        try:
+            with aside.open("w", encoding="utf-8") as file:
+                for row in read_rows(self._files.content(found), fields):
+                    file.write(json.dumps({"prompt": row.messages, "item": dict(row.item)}, ensure_ascii=False) + "\n")
+        except LookupError as error:
+            raise FileGone from error
+        aside.replace(path)
+
+    def _remove_ended(self) -> None:
+        """Delete what is left of jobs that have ended: their data is their owners'."""
+        root = jobs_root(self._home)
+        for folder in root.iterdir() if root.is_dir() else ():
+            if folder.is_dir() and self._queue.has_ended(folder.name):
+                try:
+                    with sole_trainer(folder / "run"):
+                        disk.remove(folder)
+                except OutputTaken:
+                    continue
+
+
+def _num_tokens(rows: list[dict[str, float]]) -> int:
+    return sum(round(row["speed/tokens_per_second"] * row["speed/rollout_seconds"]) for row in rows)
