@@ -29,6 +29,7 @@ from trainer.algorithm_config import (
     require,
 )
 from trainer.held_out.config import EarlyStoppingConfig, GatesConfig, HeldOutConfig
+from trainer.rewards.endpoint_config import EndpointConfig
 from trainer.rewards.terms import RewardTerm, parse_terms, terms_to_json
 
 _GIVEN = {False: "given, unless data is", True: "left out with data"}
@@ -129,6 +130,9 @@ class TrainConfig:
 
     data: Path | None = None
     """Folder of scored answers (`proxy-rlhf rollouts`, `replay`) to learn from instead of `prompts` and `rewards`."""
+
+    judge: EndpointConfig | None = None
+    """Where the grading models of `rewards` are asked."""
 
     proxy: str
     """Name that the versions are published under."""

@@ -21,11 +21,17 @@ from trainer.offline.data import OfflineData
 from trainer.prompts import load_prompts
 from trainer.rewards import load_reward
 from trainer.rewards.build import RewardBuilder
+from trainer.rewards.endpoint import ChatEndpoint
+from trainer.rewards.verdicts import Verdicts
+from trainer.rewards.weighted import WeightedReward
 from trainer.run import Interrupted, Parts, Run
 from trainer.run_log import RunLog
 from trainer.state import STATE_FILE
 
 logger = logging.getLogger(__name__)
+
+VERDICTS_FILE = "verdicts.jsonl"
+"""What grading models said, in the run's folder."""
 
 Watcher = Callable[[Mapping[str, float], list[str]], None]
 """Told of each iteration's metrics and the alarms after it."""
@@ -153,3 +159,11 @@ def _examiner(config: TrainConfig, llm: FrozenLLM) -> Examiner | None:
         return None
     prompts, judge = load_prompts(held_out.prompts), load_reward(held_out.judge, llm)
     return Examiner.of(held_out, config.rollout, prompts, judge, llm, config.seed)
+    return Parts(llm=llm, reward_model=_reward(config, llm), prompts=prompts)
+
+
+def _reward(config: TrainConfig, llm: FrozenLLM) -> WeightedReward:
+    """Grading models answer a question once a run: what they said lies in its folder."""
+    verdicts = Verdicts(config.output / VERDICTS_FILE)
+    endpoint = None if config.judge is None else ChatEndpoint(config.judge, verdicts)
+    return RewardBuilder(llm, endpoint).weighted(config.rewards)

@@ -15,9 +15,11 @@ from store.fine_tuning.graders import (
 )
 from store.fine_tuning.reward_models import reward_folders
 from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
+from trainer.rewards.endpoint import ChatEndpoint
 from trainer.rewards.folder import load_reward
 from trainer.rewards.model import RewardModel
 from trainer.rewards.rules import JsonRule, KeywordsRule, LengthRule, RegexRule
+from trainer.rewards.score_model import ScoreModel
 from trainer.rewards.sources import TrainedReward
 from trainer.rewards.terms import RewardSource, RewardTerm
 from trainer.rewards.text_graders import FormulaReward, StringCheck, TextSimilarity
@@ -29,6 +31,8 @@ class RewardBuilder:
     """Makes scorers that share what is loaded once."""
 
     llm: FrozenLLM
+    endpoint: ChatEndpoint | None = None
+    """Where grading models are asked."""
 
     def weighted(self, terms: Sequence[RewardTerm]) -> WeightedReward:
         """Raises `BadCheckpoint`, `FingerprintMismatch`, `ModelUnavailable`, `InvalidParameter`."""
@@ -45,7 +49,9 @@ class RewardBuilder:
             case MultiGrader():
                 return FormulaReward(source, {name: self.build(each) for name, each in source.graders.items()})
             case ScoreModelGrader():
-                raise InvalidParameter("type", source.type, "left out: no endpoint is set")
+                if self.endpoint is None:
+                    raise InvalidParameter("judge", None, "given, with the url of an endpoint, for a score_model")
+                return ScoreModel(source, self.endpoint)
             case _:
                 return self._rule(source)
 

@@ -92,7 +92,7 @@ def test_the_shipped_settings_name_rewards_that_are_shipped(name: str) -> None:
         ([{"type": "json", "weight": "1"}], "rewards[0].weight", "a number"),
         (["json"], "rewards[0]", "a table"),
         ("json", "rewards", "a list of tables"),
-        ([], "rewards", "at least one"),
+        ([], "rewards", "given"),
     ],
 )
 def test_bad_tables_are_refused_by_name(tables: object, named: str, says: str) -> None:
