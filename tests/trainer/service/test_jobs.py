@@ -1,0 +1,294 @@
+"""Fine-tuning jobs in this process: a tiny LLM is really trained, the store is a SQLite file."""
+
+import errno
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy_model.engine import Engine
+from proxy_model.errors import DataError, GraderFailed, OutputTaken
+from proxy_model.paths import jobs_root, proxies_root
+from proxy_model.registry import ProxyRegistry
+from store.database import Database
+from store.files import Files
+from store.fine_tuning.jobs import Job, Jobs, Order
+from store.fine_tuning.journal import Journal
+from store.fine_tuning.queue import MAX_FAILURES, JobQueue
+from store.fine_tuning.specification import Method, Specification
+from store.page import Page
+from tests.trainer.runs import parts_in_miniature
+from trainer.loop import Supervision, TrainResult, train
+from trainer.service.file_clerk import FileClerk
+from trainer.service.gauges import TrainingGauges
+from trainer.service.job_config import job_config
+from trainer.service.job_source import JobSource
+from trainer.service.worker import Trains, Worker
+
+LONG = {"type": "length", "name": "long", "per_token": 1.0}
+ROWS = "".join(json.dumps({"prompt": [{"role": "user", "content": f"question {n}"}]}) + "\n" for n in range(12))
+
+
+def specification(**hyperparameters: Any) -> Specification:
+    sizes = {"batch_size": 4, "max_tokens": 8, "num_prompts": 12} | hyperparameters
+    method = {"type": "reinforcement", "reinforcement": {"grader": LONG, "hyperparameters": sizes}}
+    return Specification(llm="tiny", llm_source="tiny", method=Method.parse(method), proxy="wordy", seed=5)
+
+
+class Bench:
+    """A home, its store, and the trainer's side of jobs without its threads."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.database = Database(f"sqlite:///{home}/store.sqlite3")
+        self.jobs, self.queue, self.files = Jobs(self.database), JobQueue(self.database), Files(self.database)
+        self.clerk = FileClerk(self.queue, self.files)
+
+    def order(self, content: str = ROWS, **hyperparameters: Any) -> Job:
+        file = self.files.add("me", "a.jsonl", "fine-tune", io.BytesIO(content.encode()))
+        ordered = specification(**hyperparameters).to_json()
+        job = self.jobs.create(
+            Order(owner="me", proxy="wordy", specification=ordered, training_file=file.id, metadata={})
+        )
+        assert self.clerk.look()
+        return job
+
+    def source(self, lease_seconds: float = 30.0) -> JobSource:
+        return JobSource(self.database, self.home, lease_seconds)
+
+    def worker(self, trains: Trains, source: JobSource | None = None) -> Worker:
+        return Worker(source or self.source(), TrainingGauges(), 1, trains)
+
+    def now(self, job: Job) -> Job:
+        found = self.jobs.get("me", job.id)
+        assert found is not None
+        return found
+
+    def steps(self, job: Job) -> list[int]:
+        events, _ = Journal(self.database).events(job.id, Page(limit=100))
+        return [event.data["progress/iteration"] for event in events if event.type == "metrics" and event.data]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.database.close()
+
+
+@pytest.fixture
+def trains() -> Trains:
+    """Training on the tiny LLM."""
+    return partial(train, parts=parts_in_miniature())
+
+
+def raising(error: Exception) -> Trains:
+    def trains(*arguments: Any, **options: Any) -> TrainResult:
+        raise error
+
+    return trains
+
+
+def test_a_job_is_trained_published_and_its_data_deleted(bench: Bench, trains: Trains) -> None:
+    job = bench.order(checkpoint_interval=2)
+    worker = bench.worker(trains)
+
+    worker._attempt()
+
+    done = bench.now(job)
+    assert (done.status, done.fine_tuned_model, done.step, done.error) == ("succeeded", "tiny:wordy", 3, None)
+    assert done.trained_tokens is not None
+    assert 12 <= done.trained_tokens <= 12 * 8
+    assert bench.steps(job) == [1, 2, 3]
+    checkpoints, _ = Journal(bench.database).checkpoints(job.id, Page())
+    assert [(each.step, each.model) for each in checkpoints] == [(2, "tiny:wordy@1"), (3, "tiny:wordy@2")]
+    assert ProxyRegistry(proxies_root(bench.home)).aliases("wordy").versions == {"stable": 2}
+    assert (jobs_root(bench.home) / job.id).exists()
+    worker._attempt()
+    assert not (jobs_root(bench.home) / job.id).exists()
+
+
+@pytest.mark.parametrize("act", ["cancel", "pause"])
+def test_a_rollout_is_left_when_the_job_is_taken_back(
+    bench: Bench, trains: Trains, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """Taken back during the second iteration's rollout: its end is not waited for."""
+    monkeypatch.setattr("trainer.service.heartbeat._LOOK_SECONDS", 0.01)
+    job = bench.order()
+    worker = bench.worker(trains)
+    generate = Engine.generate
+
+    def take_back(self: Any, requests: Any, before_step: Callable[[], None]) -> Any:
+        if bench.steps(job) == [1]:
+            getattr(bench.jobs, act)("me", job.id)
+            while True:
+                before_step()
+        return generate(self, requests, before_step)
+
+    monkeypatch.setattr(Engine, "generate", take_back)
+    worker._attempt()
+
+    assert bench.now(job).status == {"cancel": "cancelled", "pause": "paused"}[act]
+    assert bench.steps(job) == [1]
+    assert not ProxyRegistry(proxies_root(bench.home)).names()
+    if act == "pause":
+        monkeypatch.setattr(Engine, "generate", generate)
+        bench.jobs.resume("me", job.id)
+        worker._attempt()
+        assert bench.now(job).status == "succeeded"
+        assert bench.steps(job) == [1, 2, 3]
+
+
+def test_what_a_dead_trainer_had_not_told_is_told_by_the_next_one(bench: Bench, trains: Trains) -> None:
+    """It saved iterations 1 and 2, and died before it had told of the second."""
+    job = bench.order()
+    first = bench.source(lease_seconds=0.01)
+    work = first.next_work()
+    assert work is not None
+    rows = []
+
+    def watch(row: Any, alarms: list[str]) -> None:
+        rows.append(row)
+        if len(rows) == 1:
+            work.observer.on_iteration(row)
+
+    stop = Supervision(must_stop=lambda: len(rows) >= 2)
+    trains(work.config, is_resumed=False, on_iteration=watch, supervision=stop)
+    work.observer.heartbeat.stop()  # type: ignore[attr-defined]
+    assert bench.steps(job) == [1]
+    time.sleep(0.05)
+
+    bench.worker(trains)._attempt()
+
+    assert bench.now(job).status == "succeeded"
+    assert bench.steps(job) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            DataError("/secret/prompts.jsonl", 4, "no prompt fits"),
+            "invalid_training_file",
+            "Line 4 of the training file",
+        ),
+        (GraderFailed("kind", "the judge said 500"), "grader_failed", "the judge said 500"),
+    ],
+)
+def test_what_no_other_attempt_would_change_fails_a_job_at_once(
+    bench: Bench, error: Exception, code: str, message: str
+) -> None:
+    job = bench.order()
+
+    bench.worker(raising(error))._attempt()
+
+    failed = bench.now(job)
+    assert failed.error is not None
+    assert (failed.status, failed.error.code) == ("failed", code)
+    assert message in failed.error.message
+    assert "secret" not in failed.error.message
+
+
+def test_what_may_pass_is_tried_again_and_then_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.service.job_report._FIRST_RETRY_SECONDS", 0.0)
+    job = bench.order()
+    worker = bench.worker(raising(RuntimeError("/secret")))
+
+    for _ in range(MAX_FAILURES):
+        assert bench.now(job).status == "queued"
+        worker._attempt()
+
+    failed = bench.now(job)
+    assert failed.error is not None
+    assert (failed.status, failed.error.code) == ("failed", "internal_error")
+    assert "RuntimeError" in failed.error.message
+    assert "secret" not in failed.error.message
+
+
+def test_a_full_disk_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch, trains: Trains) -> None:
+    monkeypatch.setattr("trainer.service.job_report._FIRST_RETRY_SECONDS", 0.0)
+    job = bench.order()
+    full = bench.worker(raising(OSError(errno.ENOSPC, "No space left on device")))
+
+    for _ in range(MAX_FAILURES + 2):
+        full._attempt()
+    assert bench.now(job).status == "queued"
+
+    bench.worker(trains)._attempt()
+    assert bench.now(job).status == "succeeded"
+
+
+def test_a_job_that_waits_for_its_retry_holds_nobody_up(bench: Bench, trains: Trains) -> None:
+    broken = bench.order()
+    bench.worker(raising(RuntimeError()))._attempt()
+    good = bench.order()
+
+    bench.worker(trains)._attempt()
+
+    assert (bench.now(broken).status, bench.now(good).status) == ("queued", "succeeded")
+
+
+def test_a_taken_folder_gives_the_job_back(bench: Bench) -> None:
+    job = bench.order()
+
+    bench.worker(raising(OutputTaken("another trainer works in it")))._attempt()
+
+    assert (bench.now(job).status, bench.now(job).attempts) == ("queued", 0)
+
+
+def test_a_file_that_is_deleted_before_training_fails_the_job(bench: Bench, trains: Trains) -> None:
+    job = bench.order()
+    bench.files.delete("me", job.training_file)
+
+    bench.worker(trains)._attempt()
+
+    error = bench.now(job).error
+    assert error is not None
+    assert (bench.now(job).status, error.code, error.param) == ("failed", "training_file_gone", "training_file")
+
+
+def test_only_the_folders_of_ended_jobs_are_deleted(bench: Bench) -> None:
+    paused = bench.order()
+    bench.jobs.pause("me", paused.id)
+    for name in (paused.id, "ftjob-of-another-store"):
+        (jobs_root(bench.home) / name).mkdir(parents=True)
+
+    assert bench.source().next_work() is None
+
+    assert len(list(jobs_root(bench.home).iterdir())) == 2
+
+
+def test_choices_of_a_job_become_settings_of_its_run(tmp_path: Path) -> None:
+    chosen = specification(
+        algorithm="rwr", num_prompts="auto", n_epochs=3, beta=2.0, p_t=0.02, penalty_weight=0.1, checkpoint_interval=5
+    )
+
+    config = job_config(chosen, "ftjob-1", 20, tmp_path)
+
+    assert (config.algorithm, config.likelihood.beta, config.skam.p_t) == ("rwr", 2.0, 0.02)
+    assert (config.num_prompts, config.shaping.penalty_weight, config.publish_every) == (60, 0.1, 5)
+    assert (config.output, config.registry) == (tmp_path / "runs/ftjob-1/run", tmp_path / "proxies")
+    assert (config.proxy, config.alias, config.seed, config.model) == ("wordy", "stable", 5, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "batch", "group", "rate"),
+    [
+        ({"batch_size": "auto"}, 20, 1, 3e-4),  # a file of 20 rows is one iteration
+        ({"batch_size": 7, "learning_rate_multiplier": 2}, 7, 1, 6e-4),
+        ({"batch_size": "auto", "algorithm": "rloo"}, 12, 4, 1e-3),
+        ({"batch_size": "auto", "responses_per_prompt": 8}, 6, 8, 3e-4),
+    ],
+)
+def test_auto_depends_on_the_file_and_the_algorithm(
+    tmp_path: Path, hyperparameters: dict[str, Any], batch: int, group: int, rate: float
+) -> None:
+    config = job_config(specification(**hyperparameters), "ftjob-1", 20, tmp_path)
+
+    assert (config.rollout.prompts_per_iteration, config.rollout.responses_per_prompt) == (batch, group)
+    assert config.algorithm_settings.learning_rate == pytest.approx(rate)
