@@ -83,7 +83,7 @@ def test_a_few_hundred_cases(server: ServerProcess, tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("phase", "max_examples", "least"),
-    [("coverage", 1, 2500), ("fuzzing", 60, 1500), ("stateful", 60, 1500)],
+    [("coverage", 1, 2500), ("fuzzing", 60, 1500), ("stateful", 60, 300)],
 )
 def test_several_thousand_cases(
     server: ServerProcess, tmp_path: Path, phase: str, max_examples: int, least: int
