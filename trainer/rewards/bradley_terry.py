@@ -58,6 +58,18 @@ def accuracy(margins: Float[Tensor, " N"]) -> float:
     return float(((margins > 0).float() + (margins == 0).float() / 2).mean())
 
 
+def calibration_error(margins: Float[Tensor, " N"], num_bins: int = 10) -> float:
+    """Expected calibration error of sigma(|margin|) as the chance that the higher answer is the preferred one.
+
+    Over bins of equal width in [0.5, 1]: the mean of |share that is right - mean chance|, weighted by the bins' pairs.
+    """
+    chances = margins.abs().sigmoid()
+    is_right = (margins > 0).float() + (margins == 0).float() / 2
+    bins = ((chances - 0.5) * 2 * num_bins).long().clamp(max=num_bins - 1)
+    gaps = torch.zeros(num_bins).index_add(0, bins, is_right - chances)
+    return float(gaps.abs().sum() / max(1, margins.numel()))
+
+
 def cross_validated_margins(
     differences: Float[Tensor, "N F"],
     l2: float,

@@ -15,12 +15,14 @@ from store.fine_tuning.graders import (
 )
 from store.fine_tuning.reward_models import reward_folders
 from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
+from trainer.rewards.classifier import ClassifierReward
 from trainer.rewards.endpoint import ChatEndpoint
+from trainer.rewards.ensemble import Ensemble
 from trainer.rewards.folder import load_reward
 from trainer.rewards.model import RewardModel
 from trainer.rewards.rules import JsonRule, KeywordsRule, LengthRule, RegexRule
 from trainer.rewards.score_model import ScoreModel
-from trainer.rewards.sources import TrainedReward
+from trainer.rewards.sources import ClassifierSource, EnsembleSource, TrainedReward
 from trainer.rewards.terms import RewardSource, RewardTerm
 from trainer.rewards.text_graders import FormulaReward, StringCheck, TextSimilarity
 from trainer.rewards.weighted import WeightedReward, WeightedTerm
@@ -44,6 +46,10 @@ class RewardBuilder:
         match source:
             case TrainedReward():
                 return load_reward(source.folder, self.llm)
+            case EnsembleSource():
+                return Ensemble(tuple(load_reward(each, self.llm) for each in source.folders), source.pessimism)
+            case ClassifierSource():
+                return ClassifierReward(source.model)
             case RewardModelGrader():
                 return self._named(source)
             case MultiGrader():

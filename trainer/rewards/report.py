@@ -9,6 +9,7 @@ from rich.table import Table
 from torch import Tensor
 
 from trainer.evaluation.statistics import Interval, wilson_interval
+from trainer.rewards.bradley_terry import calibration_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +19,19 @@ class Accuracy:
     name: str
     num_pairs: int
     interval: Interval
+    calibration_error: float = 0.0
+    """Of sigma(margin) as a chance, by `bradley_terry.calibration_error`; the units of the score decide it, too."""
 
     @classmethod
     def of(cls, name: str, margins: Tensor) -> "Accuracy":
         """From (N,) score(chosen) - score(rejected)."""
         right = float((margins > 0).sum()) + float((margins == 0).sum()) / 2
-        return cls(name=name, num_pairs=margins.numel(), interval=wilson_interval(right, margins.numel()))
+        return cls(
+            name=name,
+            num_pairs=margins.numel(),
+            interval=wilson_interval(right, margins.numel()),
+            calibration_error=calibration_error(margins),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +61,13 @@ class RewardReport:
         caption = f"correlation of score and log(length) {self.length_correlation:+.2f}; {self.seconds:.0f} s"
         table = Table(title=title, caption=caption)
         table.add_column("held-out accuracy of")
-        for name in ("pairs", "accuracy", "95 % interval"):
+        for name in ("pairs", "accuracy", "95 % interval", "calibration error"):
             table.add_column(name, justify="right")
         for row in self.accuracies:
             bounds = f"{row.interval.low:.1%} to {row.interval.high:.1%}"
-            table.add_row(row.name, str(row.num_pairs), f"{row.interval.estimate:.1%}", bounds)
+            table.add_row(
+                row.name, str(row.num_pairs), f"{row.interval.estimate:.1%}", bounds, f"{row.calibration_error:.3f}"
+            )
         return table
 
 
