@@ -14,9 +14,17 @@ def trainer(
     job: Annotated[
         Path | None, typer.Option(dir_okay=False, help="TOML file: a proxy to keep improving. None: wait.")
     ] = None,
-    store: Annotated[bool | None, typer.Option("--store/--no-store", help="Do fine-tuning jobs.")] = None,
+    feedback: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="TOML file: a proxy that learns from feedback. None: none.")
+    ] = None,
+    store: Annotated[
+        bool | None, typer.Option("--store/--no-store", help="Do fine-tuning jobs, learn from feedback.")
+    ] = None,
     store_url: Annotated[
         str | None, typer.Option(help="Where the jobs are; PROXY_RLHF_STORE_URL, as the server's.")
+    ] = None,
+    store_days: Annotated[
+        float | None, typer.Option(help="Age of answers whose feedback counts; PROXY_RLHF_STORE_DAYS, as the server's.")
     ] = None,
     lease_seconds: Annotated[float | None, typer.Option(help="After so long a lost trainer's job is taken.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processor threads to compute with.")] = None,
@@ -25,13 +33,14 @@ def trainer(
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, typer.Option()] = None,
 ) -> int:
     """Train proxies as a service that shows what it does; every flag is also PROXY_RLHF_TRAINER_<NAME>."""
-    paths = {"home": home, "job": job}
+    paths = {"home": home, "job": job, "feedback": feedback}
     absolute = {name: path.expanduser().absolute() if path else None for name, path in paths.items()}
     flags = {
         "host": host,
         "port": port,
         "store": store,
         "store_url": store_url,
+        "store_days": store_days,
         "lease_seconds": lease_seconds,
         "threads": threads,
         "nice": nice,

@@ -5,6 +5,7 @@
     <home>/rewards/<name>/             trained reward models that a job may name
     <home>/store.sqlite3               stored completions and feedback, see `store`
     <home>/runs/<job>/                 a fine-tuning job while it is under way: its data and its run
+    <home>/feedback/<proxy>/<round>/   what it keeps of its runs from feedback: no text, see `trainer.feedback`
     <home>/training/<proxy>/<round>/   what the trainer's service keeps of its runs
 
 `<home>` is `$PROXY_RLHF_HOME`, or `~/.local/share/proxy-rlhf`.
@@ -49,6 +50,11 @@ def jobs_root(home: Path | None = None) -> Path:
 def training_root(home: Path | None = None) -> Path:
     """The runs of the trainer's service."""
     return (home or home_folder()) / "training"
+
+
+def feedback_root(home: Path | None = None) -> Path:
+    """The rounds that learn from feedback."""
+    return (home or home_folder()) / "feedback"
 
 
 def named_llm_file() -> Path | None:

@@ -12,6 +12,10 @@ from store.schema import completions
 from store.schema import feedback as table
 
 _ROWS_AT_ONCE = 200
+_ABOUT, _REJECTED = completions.alias("about"), completions.alias("rejected")
+_JOINED = table.join(_ABOUT, _ABOUT.c.id == table.c.completion_id).outerjoin(
+    _REJECTED, _REJECTED.c.id == table.c.rejected_id
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,7 @@ class Answer:
 class RatedAnswer:
     """One answer and the thumb that it got."""
 
+    feedback_id: str
     prompt: tuple[Message, ...]
     answer: Answer
     rating: Literal[-1, 1]
@@ -39,6 +44,7 @@ class RatedAnswer:
 class PreferredAnswer:
     """Two answers to one prompt, one of which is better: as a preference, or since it corrects the other one."""
 
+    feedback_id: str
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str
@@ -48,7 +54,7 @@ class PreferredAnswer:
 def rated_answers(database: Database, kept: Completions) -> Iterator[RatedAnswer]:
     """Every rating, the oldest first. Raises `StoreUnavailable`."""
     for row in _feedback(database, kept, ("rating",)):
-        yield RatedAnswer(prompt=tuple(row.prompt), answer=_answer(row), rating=row.rating)
+        yield RatedAnswer(feedback_id=row.id, prompt=tuple(row.prompt), answer=_answer(row), rating=row.rating)
 
 
 def preferred_answers(database: Database, kept: Completions) -> Iterator[PreferredAnswer]:
@@ -59,26 +65,38 @@ def preferred_answers(database: Database, kept: Completions) -> Iterator[Preferr
         rejected = said if is_corrected else row.rejected_choices[row.rejected_choice]["text"]
         chosen = row.correction if is_corrected else said
         if chosen != rejected:
-            yield PreferredAnswer(prompt=tuple(row.prompt), chosen=chosen, rejected=rejected, source=row.kind)
+            prompt = tuple(row.prompt)
+            yield PreferredAnswer(feedback_id=row.id, prompt=prompt, chosen=chosen, rejected=rejected, source=row.kind)
+
+
+def usable_feedback(database: Database, kept: Completions) -> frozenset[str]:
+    """The ids of all feedback that may be trained on now. Raises `StoreUnavailable`."""
+    query = select(table.c.id).select_from(_JOINED).where(table.c.consent, _is_kept(kept))
+    with database.read() as connection:
+        return frozenset(connection.execute(query).scalars())
 
 
 def _feedback(database: Database, kept: Completions, kinds: tuple[str, ...]) -> Iterator[Row[Any]]:
     """With the completions that it is on; in short transactions, so that a slow reader holds nobody up."""
-    about, rejected, said = completions.alias("about"), completions.alias("rejected"), table.c
+    about, rejected, said = _ABOUT, _REJECTED, table.c
     columns = (about.c.prompt, about.c.prompt_token_ids, about.c.sampling, about.c.system_fingerprint, about.c.choices)
-    joined = table.join(about, about.c.id == said.completion_id).outerjoin(rejected, rejected.c.id == said.rejected_id)
-    query = select(table, *columns, rejected.c.choices.label("rejected_choices")).select_from(joined)
+    query = select(table, *columns, rejected.c.choices.label("rejected_choices")).select_from(_JOINED)
     query = query.where(said.kind.in_(kinds), said.consent).order_by(said.stored_at, said.id).limit(_ROWS_AT_ONCE)
     behind: ColumnElement[bool] = true()
     while True:
-        is_kept = and_(about.c.stored_at >= kept.oldest(), func.coalesce(rejected.c.stored_at >= kept.oldest(), True))
         with database.read() as connection:
-            rows = connection.execute(query.where(is_kept, behind)).all()
+            rows = connection.execute(query.where(_is_kept(kept), behind)).all()
         yield from rows
         if len(rows) < _ROWS_AT_ONCE:
             return
         is_tie = and_(said.stored_at == rows[-1].stored_at, said.id > rows[-1].id)
         behind = or_(said.stored_at > rows[-1].stored_at, is_tie)
+
+
+def _is_kept(kept: Completions) -> ColumnElement[bool]:
+    """Whether what the feedback is on has not expired."""
+    oldest = kept.oldest()
+    return and_(_ABOUT.c.stored_at >= oldest, func.coalesce(_REJECTED.c.stored_at >= oldest, True))
 
 
 def _answer(row: Row[Any]) -> Answer:

@@ -8,7 +8,7 @@ from store.completions import Completions, Filter, now
 from store.database import Database
 from store.feedback import FeedbackBook, NoSuchAnswer, NotComparable, Opinion, Target
 from store.page import Page
-from store.training import Answer, PreferredAnswer, RatedAnswer, preferred_answers, rated_answers
+from store.training import Answer, PreferredAnswer, RatedAnswer, preferred_answers, rated_answers, usable_feedback
 from tests.store.rows import MINE, YOURS, completion
 
 A, B = Target(completion_id="a"), Target(completion_id="b")
@@ -147,10 +147,10 @@ def test_the_trainer_reads_what_was_given_with_consent(
     database: Database, answers: Completions, book: FeedbackBook
 ) -> None:
     fried = Target(completion_id="a", choice=1)
-    book.put(MINE, replace(GOOD, about=fried, rating=-1))
+    thumb = book.put(MINE, replace(GOOD, about=fried, rating=-1)).id
     book.put(MINE, Opinion(about=B, rating=1))
-    book.put(MINE, Opinion(about=B, rejected=fried, consent=True))
-    book.put(MINE, Opinion(about=A, correction="Knead, rest, bake.", consent=True))
+    better = book.put(MINE, Opinion(about=B, rejected=fried, consent=True)).id
+    corrected = book.put(MINE, Opinion(about=A, correction="Knead, rest, bake.", consent=True)).id
     book.put(MINE, Opinion(about=B, correction="Buy it.", consent=True))
     book.put(MINE, Opinion(about=A, rejected=B, consent=False))
 
@@ -164,11 +164,35 @@ def test_the_trainer_reads_what_was_given_with_consent(
         sampling={"temperature": 0.5},
         system_fingerprint="tiny-1:helpful@7",
     )
-    assert rated == [RatedAnswer(prompt=question, answer=answer, rating=-1)]
+    assert rated == [RatedAnswer(feedback_id=thumb, prompt=question, answer=answer, rating=-1)]
     assert preferred == [
-        PreferredAnswer(prompt=question, chosen="Buy it.", rejected="Fry it.", source="preference"),
-        PreferredAnswer(prompt=question, chosen="Knead, rest, bake.", rejected="Bake it.", source="correction"),
+        PreferredAnswer(feedback_id=better, prompt=question, chosen="Buy it.", rejected="Fry it.", source="preference"),
+        PreferredAnswer(
+            feedback_id=corrected,
+            prompt=question,
+            chosen="Knead, rest, bake.",
+            rejected="Bake it.",
+            source="correction",
+        ),
     ]
+
+
+def test_usable_is_what_has_consent_and_has_not_expired(
+    database: Database, kept: Completions, book: FeedbackBook
+) -> None:
+    """Of two answers of which one is of 1970, and a third without consent."""
+    kept.add(completion("old"))
+    for name in ("new", "silent"):
+        kept.add(completion(name, stored_at=now()))
+    said = [
+        book.put(MINE, Opinion(about=Target(completion_id=name), rating=1, consent=name != "silent")).id
+        for name in ("old", "new", "silent")
+    ]
+
+    assert usable_feedback(database, kept) == {said[0], said[1]}
+    assert usable_feedback(database, Completions(database, days=30)) == {said[1]}
+    kept.delete(MINE, "chat.completion", "new")
+    assert usable_feedback(database, kept) == {said[0]}
 
 
 def test_the_trainer_reads_more_rows_than_it_fetches_at_once(

@@ -18,11 +18,9 @@ Round n draws its random numbers from `seed` + n - 1. The file is read again bef
 ends under the settings that it began with. Paths are relative to the working directory, as for `proxy-rlhf train`.
 """
 
-import json
 import time
-import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +30,11 @@ from proxy_model.paths import proxies_root, training_root
 from proxy_model.proxy_name import is_proxy_name
 from trainer.config import TrainConfig, config_from_mapping, read_config
 from trainer.lock import sole_trainer
+from trainer.rounds import finished_at, is_done, last_round, mark_done, read_settings, schedule_of
 from trainer.run import SETTINGS_FILE
 from trainer.service.work import Work
 from trainer.state import STATE_FILE
 
-DONE_FILE = "done.json"
 _NUM_KEPT_STATES = 2
 """Rounds whose full state is kept: the current one's, and that which it started from."""
 
@@ -74,20 +72,12 @@ class Job:
 
 def read_job(path: Path) -> Job:
     """Read and check a job file. Raises `InvalidParameter`, `OSError`."""
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidParameter("job", str(path), f"TOML ({error})") from error
-    for name in {"output", "registry"} & settings.keys():
-        raise InvalidParameter(name, settings[name], "left out: the service has folders of its own")
-    schedule = settings.pop("continuous", {})
-    names = [each.name for each in fields(Schedule)]
-    if not isinstance(schedule, dict) or schedule.keys() - set(names):
-        raise InvalidParameter("continuous", schedule, f"a table of {names}")
+    settings = read_settings(path)
+    schedule = schedule_of(settings, "continuous", Schedule)
     config = config_from_mapping({**settings, "output": "", "registry": ""})
     if not is_proxy_name(config.proxy):
         raise InvalidParameter("proxy", config.proxy, "a name of a-z, 0-9, '.', '_' and '-'")
-    return Job(schedule=Schedule(**schedule), settings=settings)
+    return Job(schedule=schedule, settings=settings)
 
 
 def round_folder(home: Path, proxy: str, number: int) -> Path:
@@ -109,24 +99,17 @@ class ContinuousJob:
         Raises `InvalidParameter`, `OSError`, and `OutputTaken` where another trainer is in the middle of its start.
         """
         job = read_job(self._path)
-        number = self._last_round(job)
+        number = last_round(training_root(self._home) / str(job.settings["proxy"]))
         if number == 0:
             return self._begin(job, 1)
         folder = round_folder(self._home, str(job.settings["proxy"]), number)
-        if not (folder / DONE_FILE).exists():
+        if not is_done(folder):
             return self._go_on(job, number, folder)
         return self._begin(job, number + 1) if self._is_due(job.schedule, number, folder) else None
 
     def finish(self, work: Work) -> None:
         """Mark the round as complete, on the disk."""
-        aside = disk.staging_path(work.config.output)
-        disk.write_file(aside, json.dumps({"finished_at": self._clock()}).encode() + b"\n")
-        aside.replace(work.config.output / DONE_FILE)
-        disk.sync_folder(work.config.output)
-
-    def _last_round(self, job: Job) -> int:
-        folder = training_root(self._home) / str(job.settings["proxy"])
-        return max((int(each.name) for each in folder.glob("[1-9]*") if each.name.isdecimal()), default=0)
+        mark_done(work.config.output, self._clock())
 
     def _go_on(self, job: Job, number: int, folder: Path) -> Work:
         """A round that was killed before its first state was saved has done nothing yet."""
@@ -139,8 +122,7 @@ class ContinuousJob:
     def _is_due(self, schedule: Schedule, number: int, folder: Path) -> bool:
         if schedule.rounds and number >= schedule.rounds:
             return False
-        finished_at: float = json.loads((folder / DONE_FILE).read_text())["finished_at"]
-        return self._clock() >= finished_at + schedule.interval_seconds
+        return self._clock() >= finished_at(folder) + schedule.interval_seconds
 
     def _begin(self, job: Job, number: int) -> Work:
         config = job.config_of(number, self._home)

@@ -15,6 +15,7 @@ from store.fine_tuning.queue import JobQueue
 from trainer.loop import train
 from trainer.service.app import create_app
 from trainer.service.continuous import ContinuousJob, read_job
+from trainer.service.feedback_job import FeedbackJob, read_feedback_job
 from trainer.service.file_clerk import FileClerk
 from trainer.service.gauges import TrainingGauges
 from trainer.service.job_source import JobSource
@@ -53,7 +54,8 @@ def serve(settings: Settings, trains: Trains = train) -> int:
 def _purpose(settings: Settings) -> str:
     jobs = ["does the fine-tuning jobs of the store"] if settings.store_database is not None else []
     kept = [f"keeps improving what {settings.job} names"] if settings.job is not None else []
-    return " and ".join(jobs + kept) or "waits: there is neither a store nor a job"
+    taught = [f"lets feedback improve what {settings.feedback} names"] if settings.feedback is not None else []
+    return " and ".join(jobs + kept + taught) or "waits: there is neither a store nor a job"
 
 
 def _source(settings: Settings) -> WorkSource:
@@ -62,6 +64,9 @@ def _source(settings: Settings) -> WorkSource:
         database = Database(settings.store_database)
         FileClerk(JobQueue(database), Files(database)).start()
         sources.append(JobSource(database, settings.home, settings.lease_seconds))
+        if settings.feedback is not None:
+            read_feedback_job(settings.feedback)
+            sources.append(FeedbackJob(settings.feedback, settings.home, database, settings.store_days or None))
     if settings.job is not None:
         read_job(settings.job)
         sources.append(ContinuousJob(settings.job, settings.home))

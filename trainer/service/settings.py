@@ -14,7 +14,12 @@ from proxy_model.paths import home_folder
 from store.database import database_url, parse_url
 
 PREFIX = "PROXY_RLHF_TRAINER_"
-SHARED = {"home": "PROXY_RLHF_HOME", "store": "PROXY_RLHF_STORE", "store_url": "PROXY_RLHF_STORE_URL"}
+SHARED = {
+    "home": "PROXY_RLHF_HOME",
+    "store": "PROXY_RLHF_STORE",
+    "store_url": "PROXY_RLHF_STORE_URL",
+    "store_days": "PROXY_RLHF_STORE_DAYS",
+}
 """Fields that are set by the server's variables: the two meet there."""
 
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -36,11 +41,17 @@ class Settings:
     job: Path | None = None
     """Settings of a proxy to keep improving, see `continuous`. None: there is nothing to do, and that is fine."""
 
+    feedback: Path | None = None
+    """Settings of a proxy that learns from the store's feedback, see `feedback_job`. None: none does."""
+
     store: bool = True
     """Whether fine-tuning jobs are done at all. As the server's setting, with the same variable."""
 
     store_url: str | None = field(default=None, repr=False)
     """Where the jobs are; as the server's setting, with the same variable. None: `store.sqlite3` under `home`."""
+
+    store_days: float = 30.0
+    """Feedback on older answers is not learned from; 0: on any. As the server's setting, with the same variable."""
 
     lease_seconds: float = 30.0
     """A job whose trainer has not been heard of for so long is taken over by another one."""
@@ -59,6 +70,9 @@ class Settings:
     def __post_init__(self) -> None:
         _require(0 <= self.port <= 65535, "port", self.port, "in [0, 65535]")
         _require(self.job is None or self.job.is_file(), "job", str(self.job), "a file that exists")
+        is_usable = self.feedback is None or (self.store and self.feedback.is_file())
+        _require(is_usable, "feedback", str(self.feedback), "a file that exists, and the store on")
+        _require(self.store_days >= 0, "store_days", self.store_days, "at least 0")
         _require(self.lease_seconds > 0, "lease_seconds", self.lease_seconds, "above 0")
         if self.store_database is not None:
             parse_url(self.store_database)
