@@ -21,10 +21,14 @@ from server.schemas.fine_tuning import (
     FineTuningJobRequest,
 )
 from server.service import Service
+from store.completions import now
 from store.fine_tuning.jobs import IllegalTransition, Job, NoSuchFile, Order, ProxyTaken
 from store.page import UnknownCursor
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", dependencies=[ApiKey])
+
+_SETTLING_SECONDS = 10.0
+"""Room for the clocks of two machines."""
 
 _PATH = "/{fine_tuning_job_id}"
 
@@ -138,7 +142,8 @@ def _required(found: Job | None) -> Job:
 
 
 async def _serve_result(service: Service, job: Job) -> None:
-    """Look at the published proxies now, unless the job's is known already."""
-    reloader = service.serving().reloader
-    if job.specification["alias"] not in reloader.table.aliases.get(job.specification["proxy"], {}):
-        await reloader.refresh()
+    """Look at the published proxies now, unless that has been done since the job's end."""
+    assert job.finished_at is not None
+    looked_for = max(_SETTLING_SECONDS, 2 * service.settings.reload_seconds)
+    if now() - job.finished_at < looked_for * 1e6:
+        await service.serving().reloader.refresh()

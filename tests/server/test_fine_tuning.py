@@ -114,6 +114,29 @@ def test_what_the_trainer_says_is_shown(client: openai.OpenAI, queue: JobQueue) 
     assert checkpoints[0].fine_tuning_job_id == done.id
 
 
+def test_a_model_answers_once_its_job_is_said_to_have_succeeded(start: Start) -> None:
+    """The server would not have looked for an hour; version 1 was there before, version 2 is the job's."""
+    server = start()
+    publish(server.proxies, server.llm, "polite")
+    eventually(lambda: "polite" in server.service.serving().reloader.table.names())
+    hourly = start(reload_seconds=3600.0)
+    with connect(hourly) as client:
+        job = order(client, suffix="polite")
+        database = Database(f"sqlite:///{store_file(hourly.service.settings.home)}")
+        queue = JobQueue(database)
+        queue.accept(job.id, "12 rows")
+        lease = queue.take("w", 60)
+        assert lease is not None
+        publish(hourly.proxies, hourly.llm, "polite")
+        queue.succeed(lease, "tiny:polite", 9)
+        database.close()
+
+        assert str(hourly.service.serving().reloader.table.resolve("polite")) == "polite@1"
+        assert client.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
+
+    assert str(hourly.service.serving().reloader.table.resolve("polite")) == "polite@2"
+
+
 def test_jobs_are_listed_newest_first_in_pages_and_by_label(client: openai.OpenAI) -> None:
     names = [order(client, metadata={"n": str(number % 2)}).id for number in range(3)]
 

@@ -120,7 +120,7 @@ def test_a_rollout_is_left_when_the_job_is_taken_back(
     """Taken back during the second iteration's rollout: its end is not waited for."""
     monkeypatch.setattr("trainer.service.heartbeat._LOOK_SECONDS", 0.01)
     job = bench.order()
-    worker = bench.worker(trains)
+    worker = bench.worker(trains, bench.source(lease_seconds=3000))
     generate = Engine.generate
 
     def take_back(self: Any, requests: Any, before_step: Callable[[], None]) -> Any:
