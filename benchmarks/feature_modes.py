@@ -24,7 +24,8 @@ from proxy_model.bank import ProxyRef
 from proxy_model.engine import Engine, EngineConfig
 from proxy_model.frozen_llm import FrozenLLM, load_llm
 from proxy_model.request import GenerationRequest, SamplingParams
-from trainer.evaluation.systems import System, load_rows, max_candidates
+from trainer.evaluation.loading import load_rows
+from trainer.evaluation.systems import System, max_candidates
 from trainer.prompts import load_prompts
 from trainer.rollout import EncodedPrompt, encode_prompts
 

@@ -19,8 +19,9 @@ from tests.trainer.tiny_llm import tiny_llm
 from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.evaluate import SHIPPED_DATA, evaluate
 from trainer.evaluation.judgement import compare
+from trainer.evaluation.loading import load_rows
 from trainer.evaluation.report import EvaluationReport
-from trainer.evaluation.systems import Row, constant_policy, load_rows
+from trainer.evaluation.systems import Row, constant_policy
 
 
 @pytest.fixture(scope="module")

@@ -152,13 +152,22 @@ def test_sections_without_data_are_left_out(llm: FrozenLLM, prompts: Path, tmp_p
 
 def test_rejected_tokens_stand_before_the_token_that_came(llm: FrozenLLM, prompts: Path, tmp_path: Path) -> None:
     proxy = write(tmp_path / "proxy", llm, acceptance_bias=-2.0)
-    found = run(llm, prompts, proxy, output=tmp_path / "out", num_shown=2)
+    found = run(llm, prompts, proxy, output=tmp_path / "out", num_shown=9)
 
-    page = write_page(tmp_path / "out", found, 2).read_text()
+    page = write_page(tmp_path / "out", found, 9).read_text()
 
     items = found.answered[1].members[0].items
-    assert page.count("<del>") - 1 == items[0].rejected + items[1].rejected > 2  # one explains the others
-    assert page.count("<details") == 2
+    assert page.count("<del>") - 1 == sum(item.rejected for item in items) > 9  # one explains the others
+    assert page.count("<details") == 9
+
+
+def test_the_name_of_an_end_token_is_not_shown(llm: FrozenLLM, prompts: Path, tmp_path: Path) -> None:
+    found = run(llm, prompts, "accept-all", output=tmp_path / "out")
+
+    page = write_page(tmp_path / "out", found, 9).read_text()
+
+    assert any(item.tokens[-1].text == "<|end|>" for item in found.answered[1].members[0].items)
+    assert "|end|" not in page
 
 
 def test_what_a_prompt_says_is_text_and_not_html(llm: FrozenLLM, tmp_path: Path) -> None:

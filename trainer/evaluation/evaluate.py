@@ -25,10 +25,11 @@ from trainer.evaluation.card import write_cards
 from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.files import read_rows, write_files
 from trainer.evaluation.judgement import Judgement
+from trainer.evaluation.loading import load_rows
 from trainer.evaluation.report import EvaluationReport
 from trainer.evaluation.rerank import PrefixJudge
 from trainer.evaluation.scoring import TRAINING_REWARD, Scorer, Scoring, load_scorers
-from trainer.evaluation.systems import Row, load_rows
+from trainer.evaluation.systems import Row
 from trainer.evaluation.text_metrics import english_words
 from trainer.json_lines import read_json_lines
 from trainer.lock import sole_trainer

@@ -1,7 +1,7 @@
 """Some prompts with the answers of a few systems side by side, the rejected tokens in their places."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainer.evaluation.answer import Answer, ShownToken
 from trainer.evaluation.answering import AnsweredRow
@@ -57,12 +57,19 @@ def _columns(rows: Sequence[AnsweredRow]) -> list[AnsweredRow]:
     return [base, *(proxies or others)[: _MAX_COLUMNS - 1]]
 
 
+def _without_end(answer: Answer) -> tuple[ShownToken, ...]:
+    """The tokens; of an end token, whose name is no part of the answer, only what was refused for it."""
+    if not answer.tokens or answer.text.endswith(answer.tokens[-1].text):
+        return answer.tokens
+    return (*answer.tokens[:-1], replace(answer.tokens[-1], text=""))
+
+
 def _said(row: AnsweredRow, number: int, scores: dict[str, list[float]]) -> Said:
     answer: Answer = row.members[0].items[number]
     return Said(
         system=row.label,
         text=answer.text.strip(),
-        tokens=answer.tokens,
+        tokens=_without_end(answer),
         is_cut=answer.finish_reason == "length",
         num_rejected=answer.rejected,
         scores=tuple((label, found[number]) for label, found in scores.items()),
