@@ -169,6 +169,17 @@ def test_a_prompt_with_an_answer_that_is_all_inadmissible_is_left_out() -> None:
     assert data.scores.tolist() == [2.0, 3.0]
 
 
+def test_pairs_are_the_best_and_the_worst_answer_to_each_prompt_without_ties() -> None:
+    answers = _answers([[1, 0], [0, 0], [1, 1], [0, 1], [1, 0], [1, 0]], group_size=3)
+    scores = torch.tensor([0.5, 2.0, -1.0, 3.0, 3.0, 3.0])
+
+    pairs = OfflineData.of(replace(answers, scores=scores)).paired()
+
+    assert pairs.scores.tolist() == [2.0, -1.0]
+    assert [each.ranks.tolist() for each in pairs.trajectories] == [[0, 0], [1, 1]]
+    assert pairs.group_size == 2
+
+
 def test_answers_that_are_all_inadmissible_teach_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = _answers([[-1, -1], [-1, -1]], group_size=1)
     monkeypatch.setattr("trainer.offline.data.read_data", lambda folder, fingerprint: found)
