@@ -27,6 +27,7 @@ def trainer(
         float | None, typer.Option(help="Age of answers whose feedback counts; PROXY_RLHF_STORE_DAYS, as the server's.")
     ] = None,
     lease_seconds: Annotated[float | None, typer.Option(help="After so long a lost trainer's job is taken.")] = None,
+    judge_url: Annotated[str | None, typer.Option(help="Endpoint of graders that are models, with /v1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processor threads to compute with.")] = None,
     nice: Annotated[int | None, typer.Option(help="How far to stand back for others, 0 to 19.")] = None,
     stop_seconds: Annotated[float | None, typer.Option(help="Time for the iteration that SIGTERM finds.")] = None,
@@ -42,6 +43,7 @@ def trainer(
         "store_url": store_url,
         "store_days": store_days,
         "lease_seconds": lease_seconds,
+        "judge_url": judge_url,
         "threads": threads,
         "nice": nice,
         "stop_seconds": stop_seconds,

@@ -41,7 +41,9 @@ def run_folder(home: Path, job_id: str) -> Path:
     return job_folder(home, job_id) / _RUN_FOLDER
 
 
-def job_config(specification: Specification, job_id: str, num_rows: int, home: Path) -> TrainConfig:
+def job_config(
+    specification: Specification, job_id: str, num_rows: int, home: Path, judge_url: str | None
+) -> TrainConfig:
     """The run of a job whose file has `num_rows` prompts. Raises `InvalidParameter`, `UnknownProxy`."""
     chosen = specification.method.hyperparameters
     values = {
@@ -62,6 +64,8 @@ def job_config(specification: Specification, job_id: str, num_rows: int, home: P
         "shaping": _given(penalty_weight=chosen.penalty_weight),
         **_algorithm_table(chosen),
     }
+    if judge_url is not None:
+        values["judge"] = {"url": judge_url}
     if specification.start is not None:
         values["start"] = str(_published(specification.start, home))
     return config_from_mapping(values)

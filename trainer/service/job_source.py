@@ -35,11 +35,12 @@ logger = logging.getLogger(__name__)
 class JobSource:
     """Takes the oldest job that waits, in the name of this process."""
 
-    def __init__(self, database: Database, home: Path, lease_seconds: float) -> None:
+    def __init__(self, database: Database, home: Path, lease_seconds: float, judge_url: str | None = None) -> None:
         self._queue = JobQueue(database)
         self._files = Files(database)
         self._home = home
         self._lease_seconds = lease_seconds
+        self._judge_url = judge_url
         self._worker = f"trainer-{uuid.uuid4().hex[:12]}"
         self._hand: tuple[Lease, JobReport] | None = None
 
@@ -81,7 +82,7 @@ class JobSource:
             self._write_prompts(lease, specification, prompts)
         with prompts.open("rb") as file:
             num_rows = sum(1 for _ in file)
-        config = job_config(specification, job.id, num_rows, home)
+        config = job_config(specification, job.id, num_rows, home, self._judge_url)
         report.num_iterations = planned_iterations(config, num_rows)
         if (folder / STATE_FILE).exists():
             report.catch_up(read_metrics(folder / METRICS_FILE))

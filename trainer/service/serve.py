@@ -63,7 +63,7 @@ def _source(settings: Settings) -> WorkSource:
     if settings.store_database is not None:
         database = Database(settings.store_database)
         FileClerk(JobQueue(database), Files(database)).start()
-        sources.append(JobSource(database, settings.home, settings.lease_seconds))
+        sources.append(JobSource(database, settings.home, settings.lease_seconds, settings.judge_url))
         if settings.feedback is not None:
             read_feedback_job(settings.feedback)
             sources.append(FeedbackJob(settings.feedback, settings.home, database, settings.store_days or None))

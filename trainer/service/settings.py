@@ -56,6 +56,10 @@ class Settings:
     lease_seconds: float = 30.0
     """A job whose trainer has not been heard of for so long is taken over by another one."""
 
+    judge_url: str | None = None
+    """OpenAI-compatible endpoint, up to and with `/v1`, for jobs whose grader is a `score_model`; the key is in
+    PROXY_RLHF_JUDGE_KEY. None: such jobs fail."""
+
     threads: int = 1
     """Processor threads that training computes with, so that a server on the same machine keeps the others."""
 

@@ -268,8 +268,10 @@ def test_choices_of_a_job_become_settings_of_its_run(tmp_path: Path) -> None:
         algorithm="rwr", num_prompts="auto", n_epochs=3, beta=2.0, p_t=0.02, penalty_weight=0.1, checkpoint_interval=5
     )
 
-    config = job_config(chosen, "ftjob-1", 20, tmp_path)
+    config = job_config(chosen, "ftjob-1", 20, tmp_path, "http://judge/v1")
 
+    assert config.judge is not None
+    assert config.judge.url == "http://judge/v1"
     assert (config.algorithm, config.likelihood.beta, config.skam.p_t) == ("rwr", 2.0, 0.02)
     assert (config.num_prompts, config.shaping.penalty_weight, config.publish_every) == (60, 0.1, 5)
     assert (config.output, config.registry) == (tmp_path / "runs/ftjob-1/run", tmp_path / "proxies")
@@ -288,7 +290,7 @@ def test_choices_of_a_job_become_settings_of_its_run(tmp_path: Path) -> None:
 def test_auto_depends_on_the_file_and_the_algorithm(
     tmp_path: Path, hyperparameters: dict[str, Any], batch: int, group: int, rate: float
 ) -> None:
-    config = job_config(specification(**hyperparameters), "ftjob-1", 20, tmp_path)
+    config = job_config(specification(**hyperparameters), "ftjob-1", 20, tmp_path, None)
 
     assert (config.rollout.prompts_per_iteration, config.rollout.responses_per_prompt) == (batch, group)
     assert config.algorithm_settings.learning_rate == pytest.approx(rate)
