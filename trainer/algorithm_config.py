@@ -93,7 +93,7 @@ class LikelihoodConfig:
     epochs: int = 2
     minibatches: int = 8
     threshold: float = 0.5
-    """`mle` keeps answers whose return is this many deviations above the batch's mean, and the best of each prompt."""
+    """`mle` keeps answers whose return is this many deviations above the mean, and the best of each prompt."""
 
     beta: float = 1.0
     """Temperature of `rwr` and `awr`: weight exp(z / beta)."""
@@ -186,13 +186,14 @@ class OfflineConfig:
     epochs: int = 4
     """Passes over the folder where `num_prompts` does not say how many prompts' answers to learn from."""
 
-    reject_rate: float = 0.0
-    """Published versions get their acceptance shifted until they refuse this share of the free first candidates of the
-    folder under greedy decisions; 0: as it was learnt."""
+    rejections_per_token: float = 0.0
+    """Published versions get their acceptance shifted until their own greedy answers to prompts of the folder have
+    about this many; 0: as it was learnt."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        require(0 <= self.reject_rate < 1, "reject_rate", self.reject_rate, "in [0, 1)")
+        wanted = self.rejections_per_token
+        require(0 <= wanted < 1, "rejections_per_token", wanted, "in [0, 1)")
 
 
 def _check_optimisation(config: RlooConfig | LikelihoodConfig | DtConfig | DpoConfig | ValueConfig) -> None:

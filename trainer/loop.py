@@ -149,8 +149,7 @@ def load_parts(config: TrainConfig) -> Parts:
     assert config.prompts is not None
     prompts = load_prompts(config.prompts)
     llm = load_llm(config.model)
-    reward_model = RewardBuilder(llm).weighted(config.rewards)
-    return Parts(llm=llm, reward_model=reward_model, prompts=prompts, examiner=_examiner(config, llm))
+    return Parts(llm=llm, reward_model=_reward(config, llm), prompts=prompts, examiner=_examiner(config, llm))
 
 
 def _examiner(config: TrainConfig, llm: FrozenLLM) -> Examiner | None:
@@ -159,7 +158,6 @@ def _examiner(config: TrainConfig, llm: FrozenLLM) -> Examiner | None:
         return None
     prompts, judge = load_prompts(held_out.prompts), load_reward(held_out.judge, llm)
     return Examiner.of(held_out, config.rollout, prompts, judge, llm, config.seed)
-    return Parts(llm=llm, reward_model=_reward(config, llm), prompts=prompts)
 
 
 def _reward(config: TrainConfig, llm: FrozenLLM) -> WeightedReward:

@@ -50,6 +50,11 @@ class Rollout:
         return sum(len(each.token_ids) for each in self.trajectories)
 
     @property
+    def is_cut(self) -> Tensor:
+        """(B,) True where an answer stopped at its longest length."""
+        return torch.tensor([each.finish_reason == "length" for each in self.trajectories])
+
+    @property
     def conversations(self) -> list[Conversation]:
         """What a reward model scores."""
         pairs = zip(self.prompts, self.texts, strict=True)

@@ -19,6 +19,7 @@ from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from proxy_model.registry import ProxyRegistry
 from proxy_model.verdicts import Verdict
+from trainer.advantages import RunningMoments
 from trainer.algorithms import ALGORITHMS, dt
 from trainer.algorithms.optimisation import make_optimizer
 from trainer.algorithms.ppo import pretrain_critic
@@ -27,9 +28,10 @@ from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig, config_to_mapping
 from trainer.held_out.examiner import Examiner, note_examination
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, term_metrics, update_metrics
-from trainer.offline.calibration import calibrated, first_choice_logits
+from trainer.offline.calibration import calibrated
 from trainer.offline.data import OfflineData
 from trainer.offline.reference import reference_of, under_reference
+from trainer.offline.returns import data_returns
 from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
 from trainer.prompts import Prompt
 from trainer.publication import publish_gated, publish_once
@@ -90,9 +92,9 @@ class Run:
         policy = new_policy(replace(config, start=None) if is_resumed else config, parts.llm)
         optimizer = make_optimizer(policy, config.algorithm_settings.learning_rate)
         settings = config_to_mapping(config)
-        begun = Progress() if data is None else Progress(moments=data.moments)
         disk.make_folder(config.output)
         reference = None if data is None else reference_of(config.output, policy, is_resumed=is_resumed)
+        begun = _begun(config, parts, reference)
         progress = load_state(config.output, policy, optimizer, settings) if is_resumed else begun
         run = Run(
             config=config,
@@ -237,12 +239,11 @@ class Run:
         save_state(self.config.output, self.policy, self.optimizer, self.progress, settings)
 
     def _served_policy(self) -> ProxyPolicy:
-        """What is published: as it was learnt, or with the share of refusals that the settings ask for."""
-        reject_rate = self.config.offline.reject_rate
-        if self.data is None or reject_rate == 0:
+        """What is published: as it was learnt, or with as many rejections as the settings ask for."""
+        wanted = self.config.offline.rejections_per_token
+        if self.data is None or wanted == 0:
             return self.policy
-        logits = first_choice_logits(self.policy, self.data.trajectories, self.llm.embedding)
-        return calibrated(self.policy, logits, reject_rate)
+        return calibrated(self.policy, self.config.skam, self.data.trajectories, self.llm, wanted)
 
     def _roll_out(self, must_abort: Callable[[], bool] = lambda: False) -> Rollout:
         """The iteration's answers; offline those that are there. Raises `Interrupted`."""
@@ -285,13 +286,14 @@ class Run:
         batch = flatten(rollout.trajectories, self.llm.embedding)
         if self.reference is not None:
             batch = under_reference(batch, self.reference)
-        is_cut = torch.tensor([each.finish_reason == "length" for each in rollout.trajectories], device=scores.device)
-        terminal = terminal_rewards(self._dealt(scores), is_cut, self.progress.moments, config.shaping)
+        terminal = terminal_rewards(self._dealt(scores), rollout.is_cut, self.progress.moments, config.shaping)
         steps = self._potential_steps(rollout)
         targets = make_targets(batch, terminal, policy, config.shaping, config.ppo, steps, self.group_size)
-        return_moments = self.progress.return_moments.updated(targets.answer_returns)
-        self.progress = replace(self.progress, return_moments=return_moments)
-        statistics = self._update(batch, replace(targets, return_moments=return_moments))
+        if self.data is None:
+            return_moments = self.progress.return_moments.updated(targets.compared_returns)
+            self.progress = replace(self.progress, return_moments=return_moments)
+        targets = replace(targets, return_moments=self.progress.return_moments, is_of_data=self.data is not None)
+        statistics = self._update(batch, targets)
         return {
             **reward_metrics(scores, terminal, batch.per_answer(targets.penalties)),
             **decision_metrics(batch),
@@ -334,6 +336,14 @@ class Run:
 
     def _seed(self, purpose: str) -> int:
         return derived_seed(self.config.seed, purpose, self.progress.iteration)
+
+
+def _begun(config: TrainConfig, parts: Parts, reference: ProxyPolicy | None) -> Progress:
+    """Before the first iteration: the scores are known where there is a folder of answers."""
+    if parts.data is None or reference is None:
+        return Progress()
+    returns = data_returns(config, parts.data, reference, parts.llm.embedding)
+    return Progress(moments=parts.data.moments, return_moments=RunningMoments().updated(returns))
 
 
 def planned_iterations(config: TrainConfig, num_prompts: int) -> int:

@@ -42,7 +42,7 @@ class Progress:
     """Of all raw scores."""
 
     return_moments: RunningMoments = field(default_factory=RunningMoments)
-    """Of all answers' returns: the normalised score less penalties."""
+    """Of all answers' returns: the normalised score less penalties and baseline; offline of the whole folder."""
 
     best_judge: float | None = None
     """The held-out judge's best mean score so far; None before its first look."""

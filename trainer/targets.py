@@ -8,7 +8,7 @@ from torch import Tensor
 from proxy_model.policy import ProxyPolicy
 from proxy_model.ranges import TARGET_RETURN
 from trainer.advantages import RunningMoments, generalised_advantages, normalise, position_rewards
-from trainer.algorithm_config import PpoConfig
+from trainer.algorithm_config import Baseline, PpoConfig
 from trainer.baselines import against_baseline
 from trainer.batch import PpoBatch, penalties
 from trainer.config import RewardConfig
@@ -36,18 +36,39 @@ class Targets:
     group_size: int = 1
     """Answers to one prompt, which stand next to each other."""
 
+    baseline: Baseline = "none"
     return_moments: RunningMoments = field(default_factory=RunningMoments)
-    """Of the answer returns of the whole run so far."""
+    """Of the compared returns of the whole run so far."""
+
+    is_of_data: bool = False
+    """Whether those are all returns of a folder of answers."""
+
+    @property
+    def compared_returns(self) -> Tensor:
+        """(B,) the answer returns less what the prompt's other answers say was to be expected."""
+        return against_baseline(self.answer_returns, self.group_size, self.baseline)
 
     @property
     def z(self) -> Tensor:
-        """(B,) the answer returns in deviations from their mean over the run, as far as a target may go."""
-        return normalise(self.answer_returns, self.return_moments, TARGET_RETURN.high)
+        """(B,) the compared returns in deviations from their mean over the run, as far as a target may go."""
+        return normalise(self.compared_returns, self.return_moments, TARGET_RETURN.high)
+
+    @property
+    def z_of_policy(self) -> Tensor:
+        """(B,) `z` among the answers of one policy: those of the folder, or online of this batch."""
+        if self.is_of_data:
+            return self.z
+        return normalise(self.compared_returns, RunningMoments().updated(self.compared_returns), TARGET_RETURN.high)
 
 
 def terminal_rewards(scores: Tensor, is_cut: Tensor, moments: RunningMoments, config: RewardConfig) -> Tensor:
     """(B,) what each answer's last position receives for its raw score (B,); `is_cut` (B,): stopped at `max_tokens`."""
-    return normalise(scores, moments, config.clip) - config.cut_penalty * is_cut
+    return normalise(scores, moments, config.clip) - config.cut_penalty * is_cut.to(scores.device)
+
+
+def answer_returns(terminal: Tensor, batch: PpoBatch, drift: Tensor, shaping: RewardConfig) -> Tensor:
+    """(B,) `terminal` rewards less the weighted penalties of each answer's positions, `drift` (T,)."""
+    return terminal - shaping.penalty_weight * batch.per_answer(drift)
 
 
 @torch.no_grad()
@@ -73,6 +94,7 @@ def make_targets(
         returns=values + to_go,
         old_values=values,
         penalties=shaping.penalty_weight * drift,
-        answer_returns=terminal - shaping.penalty_weight * batch.per_answer(drift),
+        answer_returns=answer_returns(terminal, batch, drift, shaping),
         group_size=group_size,
+        baseline=shaping.baseline,
     )

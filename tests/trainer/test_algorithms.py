@@ -9,7 +9,7 @@ from torch import Tensor
 
 from proxy_model.policy import ProxyPolicy
 from tests.trainer.test_ppo import new_policy, random_batch
-from trainer.advantages import whiten
+from trainer.advantages import RunningMoments, whiten
 from trainer.algorithm_config import AlgorithmName, LikelihoodConfig, RlooConfig
 from trainer.algorithms import ALGORITHMS
 from trainer.algorithms.likelihood import effective_share, exponential_weights, filtered, standardised
@@ -80,10 +80,28 @@ def test_rloo_stops_at_its_kl() -> None:
 
 
 def test_the_filter_keeps_good_answers_and_the_best_of_each_prompt() -> None:
-    tied = torch.cat([RETURNS, torch.tensor([0.2, 0.2])])
+    z = torch.tensor([2.0, 1.25, -0.5, -1.0, -0.25, -0.25, 0.75, 1.5])
 
-    assert filtered(tied, 2, threshold=1.0).tolist() == [1, 0, 1, 0, 0, 1, 0, 0]  # a tie has no best
-    assert filtered(RETURNS, 1, threshold=0.2).tolist() == [1, 0, 1, 0, 0, 0]  # mean 0, deviation 1.12
+    assert filtered(z, 2, threshold=1.0).tolist() == [1, 1, 1, 0, 0, 0, 0, 1]  # a tie has no best
+    assert filtered(z, 1, threshold=0.5).tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
+
+
+def test_z_leaves_out_how_hard_a_prompt_is() -> None:
+    targets = targets_for(random_batch(new_policy(8)), new_policy(8))
+
+    compared = replace(targets, baseline="mean", return_moments=RunningMoments(count=4, mean=0.5, squares=16.0))
+
+    assert compared.compared_returns.tolist() == [1.5, -1.5, 0.25, -0.25, -0.75, 0.75]
+    assert compared.z.tolist() == [0.5, -1.0, -0.125, -0.375, -0.625, 0.125]  # less .5, by 2
+
+
+def test_z_is_among_the_answers_of_one_policy() -> None:
+    """Online those of the batch: mean 0, deviation sqrt(7.5 / 6). Offline those of the folder."""
+    moments = RunningMoments(count=4, mean=0.5, squares=16.0)
+    targets = replace(targets_for(random_batch(new_policy(8)), new_policy(8)), return_moments=moments)
+
+    assert targets.z_of_policy.tolist() == pytest.approx([each / 1.118034 for each in RETURNS.tolist()], rel=1e-5)
+    assert replace(targets, is_of_data=True).z_of_policy.tolist() == [0.75, -0.75, 0.0, -0.25, -1.0, -0.25]
 
 
 def test_exponential_weights_are_bounded_before_their_mean_is_made_one() -> None:

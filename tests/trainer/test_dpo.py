@@ -20,7 +20,7 @@ from trainer.algorithms.optimisation import make_optimizer
 from trainer.algorithms.units import changed_decisions
 from trainer.algorithms.value import predicted_gaps
 from trainer.batch import PpoBatch, action_logprobs, flatten
-from trainer.offline.calibration import calibrated
+from trainer.offline.calibration import shifted_to
 from trainer.offline.reference import under_reference
 from trainer.targets import Targets
 
@@ -148,15 +148,14 @@ def targets_for_two(batch: PpoBatch) -> Targets:
     )
 
 
-def test_calibration_puts_the_threshold_at_the_quantile() -> None:
+def test_a_shift_puts_the_threshold_at_the_quantile() -> None:
     policy = constant_policy(1.5)
     logits = torch.tensor([1.0, 1.5, 2.0, 4.0, 5.0])
 
-    shifted = calibrated(policy, logits, reject_rate=0.5)
+    shifted = shifted_to(policy, logits, 0.5)
 
     assert shifted.actor.output.bias.item() == pytest.approx(1.5 - 2.0)
     assert policy.actor.output.bias.item() == 1.5
-    assert calibrated(policy, torch.empty(0), 0.5).actor.output.bias.item() == 1.5
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_calibration_puts_the_threshold_at_the_quantile() -> None:
         (ValueConfig, {"temperature": 0.0}),
         (ValueConfig, {"margin": -0.1}),
         (ValueConfig, {"value_weight": -1.0}),
-        (OfflineConfig, {"reject_rate": 1.0}),
+        (OfflineConfig, {"rejections_per_token": 1.0}),
     ],
 )
 def test_settings_have_their_ranges(kind: type, changes: dict[str, float]) -> None:

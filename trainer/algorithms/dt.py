@@ -3,7 +3,8 @@
 Offline RLHF (arXiv:2308.12050, after arXiv:2106.01345): no answer is thrown away or weighed; at serving time a high
 return is asked for. The likelihood is supervised, so it does not matter who answered, or what they were told to aim at.
 
-1. z is an answer's return in deviations over everything that the run has seen so far (`Targets.z`).
+1. z is an answer's return in deviations over everything that the run has seen so far (`Targets.z`). Most of a return's
+   variance lies between prompts, which no decision can move: `shaping.baseline` takes it out of what is told.
 2. In each epoch some answers are not told their z, so that the proxy can also decide without one.
 3. Online, the first iterations are answered without a target. Later ones get one each from the upper half of a standard
    normal distribution: what is asked for at serving time is explored, and what came of it is learnt as what it was.

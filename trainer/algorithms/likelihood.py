@@ -1,6 +1,7 @@
 """Likelihood of the proxy's own answers, weighted by how good they were (Offline RLHF, arXiv:2308.12050).
 
-Three ways to weigh, z being an answer's return in deviations from the batch's mean:
+Three ways to weigh, z being an answer's return in deviations from the mean over the folder of answers, or online over
+the batch (`Targets.z_of_policy`); with `shaping.baseline` what the prompt's other answers had is taken off first:
 
 `mle`  1 for answers with z above a threshold and for the best answer to each prompt, 0 for the others
 `rwr`  min(exp(z / beta), max weight), batch mean 1
@@ -23,12 +24,12 @@ from trainer.batch import PpoBatch
 from trainer.targets import Targets
 
 
-def filtered(returns: Tensor, group_size: int, threshold: float) -> Tensor:
+def filtered(z: Tensor, group_size: int, threshold: float) -> Tensor:
     """(B,) 1 where an answer is kept: `threshold` deviations above the mean, or the best of its prompt's answers."""
-    is_good = standardised(returns) > threshold
+    is_good = z > threshold
     if group_size == 1:
         return is_good.float()
-    groups = returns.reshape(-1, group_size)
+    groups = z.reshape(-1, group_size)
     is_best = (groups == groups.amax(dim=1, keepdim=True)) & (groups.amax(1) > groups.amin(1))[:, None]
     return (is_good | is_best.flatten()).float()
 
@@ -58,7 +59,7 @@ def update_mle(
     seed: int,
 ) -> UpdateStatistics:
     """Imitate the answers that pass the filter."""
-    weights = filtered(targets.answer_returns, targets.group_size, config.threshold)
+    weights = filtered(targets.z_of_policy, targets.group_size, config.threshold)
     return _fit(policy, optimizer, batch, weights, batch.to_positions(weights), config, seed)
 
 
@@ -71,7 +72,7 @@ def update_rwr(
     seed: int,
 ) -> UpdateStatistics:
     """Reward-weighted regression."""
-    weights = exponential_weights(standardised(targets.answer_returns), config.beta, config.max_weight)
+    weights = exponential_weights(targets.z_of_policy, config.beta, config.max_weight)
     return _fit(policy, optimizer, batch, weights, batch.to_positions(weights), config, seed)
 
 
