@@ -217,6 +217,26 @@ def test_no_text_is_on_disk_but_in_the_store_and_deleted_answers_are_not_learned
         assert not path.is_file() or b"much longer answer" not in path.read_bytes(), path
 
 
+def test_what_is_said_after_a_round_has_begun_is_for_the_next_one(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        loop.say(number)
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.service.feedback_job.update_reward", _die)
+        with pytest.raises(KeyboardInterrupt):
+            loop.later()
+    loop.say(6)
+    seen: list[PreferencePair] = []
+
+    def watch(config: RewardTrainingConfig, pairs: list[PreferencePair], llm: FrozenLLM) -> float:
+        seen.extend(pairs)
+        return update_reward(config, pairs, llm)
+
+    monkeypatch.setattr("trainer.service.feedback_job.update_reward", watch)
+    loop.later()
+
+    assert sorted(pair.prompt[0]["content"] for pair in seen) == [f"question {n}" for n in range(6)]
+
+
 def test_a_round_whose_feedback_is_gone_ends_without_a_run(loop: Loop) -> None:
     for number in range(6):
         loop.say(number)
