@@ -7,6 +7,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
+from tests.front_door.server_process import PATIENCE_SECONDS
+
 _PROGRAM = Path(sys.executable).with_name("proxy-rlhf")
 
 
@@ -17,6 +21,13 @@ class TrainerProcess:
     process: "subprocess.Popen[bytes]"
     url: str
     log: Path
+
+    def metric(self, series: str) -> float:
+        """The value of a series, spelled as it is exposed; -1 when there is none."""
+        for line in httpx.get(f"{self.url}/metrics", timeout=PATIENCE_SECONDS).text.splitlines():
+            if line.startswith(f"{series} "):
+                return float(line.rpartition(" ")[2])
+        return -1.0
 
     def kill(self) -> None:
         """`kill -9`; a process that has ended already is fine."""
