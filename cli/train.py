@@ -64,11 +64,10 @@ def train(
 
 def make_config(settings: Path | None, flags: dict[str, Any], assignments: list[str]) -> "TrainConfig":
     """The settings of the file, then of `flags`, then of `NAME=VALUE`. Raises `InvalidParameter`."""
-    from trainer.config import config_from_mapping, config_to_mapping, read_config
+    from trainer.config import config_from_mapping, read_settings
 
-    config = read_config(settings, **flags) if settings else config_from_mapping(flags)
-    values = config_to_mapping(config)
-    values["registry"] = values["registry"] or str(proxies_root())
+    values = {**(read_settings(settings) if settings else {}), **flags}
+    values["registry"] = values.get("registry") or proxies_root()
     for assignment in assignments:
         _assign(values, assignment)
     return config_from_mapping(values)
@@ -90,7 +89,9 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         raise InvalidParameter("set", assignment, "NAME=VALUE")
     table: Any = values
     for part in path:
-        table = table.get(part)
+        if table.get(part) is None:
+            table[part] = {}
+        table = table[part]
         if not isinstance(table, dict):
             raise InvalidParameter("set", name, "the dotted name of a setting, see trainer/config.py")
     table[last] = _parsed(text)

@@ -255,12 +255,18 @@ class TrainConfig:
 
 def read_config(path: Path, **overrides: Any) -> TrainConfig:
     """Read a run's settings from a TOML or JSON file; top-level `overrides` win. Raises `InvalidParameter`."""
+    return config_from_mapping({**read_settings(path), **overrides})
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The plain values of a TOML or JSON file, which need not be all of a run's. Raises `InvalidParameter`."""
     text = path.read_text(encoding="utf-8")
     try:
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except ValueError as error:
         raise InvalidParameter("config", str(path), f"TOML or JSON ({error})") from error
-    return config_from_mapping({**values, **overrides})
+    require(isinstance(values, dict), "config", str(path), "a table of settings")
+    return cast(dict[str, Any], values)
 
 
 def config_from_mapping(values: Mapping[str, Any]) -> TrainConfig:
