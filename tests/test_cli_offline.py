@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
+from cli.train import make_config
 from proxy_model.config import SkamConfig
 from proxy_model.frozen_llm import load_llm
 from proxy_model.registry import ProxyRegistry
 from tests.trainer.preference_data import write_pairs
 from tests.trainer.tiny_llm import write_tiny_llm
 from trainer.offline.folder import read_data
+
+METHODS = Path(__file__).parents[1] / "demo" / "methods"
 
 SETTINGS = """
 rewards = [{ type = "length", name = "long", per_token = 0.125 }]
@@ -88,3 +91,14 @@ def test_answers_of_other_settings_are_not_gone_on_with(
     assert main([*gather, "--model", llm, "--seed", "1"]) == 2
 
     assert "seed must be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted(METHODS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_shipped_settings_are_whole_and_fit_each_other(path: Path) -> None:
+    """What the README's commands read: each method learns from answers that were made with its SKAM settings."""
+    answers = make_config(METHODS / "answers.toml", {"output": Path("answers")}, [])
+
+    config = make_config(path, {"output": Path("run")}, [])
+
+    assert (config.skam, config.shape) == (answers.skam, answers.shape)
+    assert path == METHODS / "answers.toml" or (config.algorithm, config.data) == (path.stem, Path("runs/answers"))
