@@ -27,7 +27,8 @@ def replay(
     """Turn preference pairs into decisions by one pass of the LLM; tells which share of the tokens is inadmissible."""
     from proxy_model.config import SkamConfig
     from proxy_model.frozen_llm import load_llm
-    from trainer.offline.pairs import ReplayConfig, replay_pairs
+    from trainer.offline.pairs import replay_pairs
+    from trainer.offline.replayed import ReplayConfig
     from trainer.preferences import load_preferences
 
     skam = SkamConfig(p_t=p_t, top_p=top_p, temperature=temperature, max_candidates=max_candidates)

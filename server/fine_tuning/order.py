@@ -16,7 +16,8 @@ def to_order(body: FineTuningJobRequest, owner: str, service: Service) -> Order:
     _refuse_what_is_not_there(body)
     serving = service.serving()
     method = Method.parse(body.method)
-    require_reward_models(method.grader, service.settings.home, f"method.{method.type}.grader")
+    if method.grader is not None:
+        require_reward_models(method.grader, service.settings.home, f"method.{method.type}.grader")
     specification = Specification(
         llm=serving.llm.name,
         llm_source=service.settings.model,

@@ -28,7 +28,8 @@ class FineTuningJobRequest(Strict):
 
     training_file: StoredId
     method: dict[str, Any] | None = None
-    """`{"type": "reinforcement", "reinforcement": {"grader": {...}, "hyperparameters": {...}}}`."""
+    """`{"type": "reinforcement", "reinforcement": {"grader": {...}, "hyperparameters": {...}}}`; or `supervised` or
+    `dpo`, which have `hyperparameters` only."""
 
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     """Name of the proxy; without one it is named after the job."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from proxy_model.errors import InvalidParameter
 from store.fine_tuning.require import require
@@ -42,6 +42,7 @@ RANGES: Mapping[str, Range] = {
     "top_p": Range(0.01, 1, is_whole=False),
     "penalty_weight": Range(0, 100, is_whole=False),
     "beta": Range(1e-3, 1e3, is_whole=False),
+    "rejections_per_token": Range(0, 0.9, is_whole=False),
 }
 """Of every hyperparameter that is a number."""
 
@@ -56,21 +57,16 @@ _ONLY_AUTO: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameters:
-    """What can be chosen; None leaves the choice to the trainer."""
+    """What every method lets one choose; None leaves the choice to the trainer."""
 
-    algorithm: Algorithm = "ppo"
     n_epochs: int | None = None
-    """How often each prompt is answered in all."""
+    """How often each row is learnt from, or answered, in all."""
 
     batch_size: int | None = None
-    """Prompts of one iteration."""
+    """Rows of one iteration."""
 
     learning_rate_multiplier: float | None = None
     """Of the algorithm's own learning rate."""
-
-    responses_per_prompt: int | None = None
-    num_prompts: int | None = None
-    """Prompts to answer in all, in place of `n_epochs`."""
 
     max_tokens: int | None = None
     """Length at which answers are cut."""
@@ -82,24 +78,12 @@ class Hyperparameters:
     """Reject is masked once the mean probability of the remaining candidates is at most this."""
 
     top_p: float | None = None
-    penalty_weight: float | None = None
-    """eta, of the gap penalty."""
-
-    beta: float | None = None
-    """Temperature of `rwr` and `awr`."""
 
     def __post_init__(self) -> None:
-        algorithms = get_args(Algorithm)
-        require(self.algorithm in algorithms, "algorithm", self.algorithm, f"one of {algorithms}")
-        for name, bounds in RANGES.items():
-            value = getattr(self, name)
-            require(value is None or bounds.holds(value), name, value, str(bounds))
-        both = self.num_prompts is not None and self.n_epochs is not None
-        require(not both, "num_prompts", self.num_prompts, "left out where `n_epochs` is given")
-        is_weighted = self.algorithm in ("rwr", "awr")
-        require(self.beta is None or is_weighted, "beta", self.beta, "left out unless `algorithm` is rwr or awr")
-        is_single = self.algorithm == "rloo" and self.responses_per_prompt == 1
-        require(not is_single, "responses_per_prompt", self.responses_per_prompt, "at least 2 for rloo")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in RANGES:
+                require(value is None or RANGES[each.name].holds(value), each.name, value, str(RANGES[each.name]))
 
     @classmethod
     def parse(cls, value: object, parameter: str) -> Self:
@@ -125,3 +109,50 @@ class Hyperparameters:
         """As callers see them: OpenAI's three always, the others where they were given."""
         plain = {name: value for name, value in asdict(self).items() if value is not None}
         return dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier"), AUTO) | plain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisedHyperparameters(Hyperparameters):
+    """Of `supervised`: the likelihood of answers that are given."""
+
+    algorithm: ClassVar[str] = "mle"
+
+    rejections_per_token: float | None = None
+    """About as many has the published version in its greedy answers to prompts of the file; 0: as it was learnt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DpoHyperparameters(SupervisedHyperparameters):
+    """Of `dpo`: one answer of a pair over the other."""
+
+    algorithm: ClassVar[str] = "dpo"
+
+    beta: float | None = None
+    """How far the two answers are pulled apart; per position, so some ten times what whole LLMs are given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReinforcementHyperparameters(Hyperparameters):
+    """Of `reinforcement`: answers of the proxy's own, and a grader."""
+
+    algorithm: Algorithm = "ppo"
+    responses_per_prompt: int | None = None
+    num_prompts: int | None = None
+    """Prompts to answer in all, in place of `n_epochs`."""
+
+    penalty_weight: float | None = None
+    """eta, of the gap penalty."""
+
+    beta: float | None = None
+    """Temperature of `rwr` and `awr`."""
+
+    def __post_init__(self) -> None:
+        Hyperparameters.__post_init__(self)
+        algorithms = get_args(Algorithm)
+        require(self.algorithm in algorithms, "algorithm", self.algorithm, f"one of {algorithms}")
+        both = self.num_prompts is not None and self.n_epochs is not None
+        require(not both, "num_prompts", self.num_prompts, "left out where `n_epochs` is given")
+        is_weighted = self.algorithm in ("rwr", "awr")
+        require(self.beta is None or is_weighted, "beta", self.beta, "left out unless `algorithm` is rwr or awr")
+        is_single = self.algorithm == "rloo" and self.responses_per_prompt == 1
+        require(not is_single, "responses_per_prompt", self.responses_per_prompt, "at least 2 for rloo")

@@ -136,11 +136,13 @@ class JobQueue:
             if journal.add_checkpoint(connection, lease.job.id, step, model, metrics):
                 journal.add(connection, lease.job.id, f"Checkpoint created at step {step}: {model}")
 
-    def note(self, lease: Lease, message: str, *, data: dict[str, Any] | None = None) -> None:
-        """Add a warning to its events."""
+    def note(
+        self, lease: Lease, message: str, *, level: journal.Level = "warn", data: dict[str, Any] | None = None
+    ) -> None:
+        """Add to its events."""
         with self._database.write() as connection:
             self._hold(connection, lease)
-            journal.add(connection, lease.job.id, message, level="warn", data=data)
+            journal.add(connection, lease.job.id, message, level=level, data=data)
 
     def succeed(self, lease: Lease, model: str, trained_tokens: int, result_files: tuple[str, ...] = ()) -> None:
         """It is done, and `model` is its name."""

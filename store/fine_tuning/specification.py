@@ -2,20 +2,33 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast, get_args
 
 from proxy_model.aliases import Aliases
 from proxy_model.errors import InvalidParameter
 from proxy_model.proxy_name import is_proxy_name
 from store.fine_tuning.graders import Grader, grader_to_json, parse_grader
-from store.fine_tuning.hyperparameters import Hyperparameters
+from store.fine_tuning.hyperparameters import (
+    DpoHyperparameters,
+    Hyperparameters,
+    ReinforcementHyperparameters,
+    SupervisedHyperparameters,
+)
 from store.fine_tuning.require import require
 
-MethodName = Literal["reinforcement"]
-METHODS: tuple[MethodName, ...] = ("reinforcement",)
-"""What can be ordered. `supervised` and `dpo` are not among them yet: they learn from answers that are given."""
+MethodName = Literal["supervised", "dpo", "reinforcement"]
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
+
+_HYPERPARAMETERS: Mapping[MethodName, type[Hyperparameters]] = {
+    "supervised": SupervisedHyperparameters,
+    "dpo": DpoHyperparameters,
+    "reinforcement": ReinforcementHyperparameters,
+}
 
 MAX_SEED = 2**31 - 1
+
+_BODIES = {True: "an object with a grader and maybe hyperparameters", False: "an object of hyperparameters"}
+"""What a method has under its name, by whether there is a grader in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +37,8 @@ class Method:
 
     type: MethodName
     hyperparameters: Hyperparameters
-    grader: Grader
+    grader: Grader | None = None
+    """Of `reinforcement`; the others learn from answers that are given."""
 
     @classmethod
     def parse(cls, value: object) -> Self:
@@ -33,24 +47,25 @@ class Method:
         assert isinstance(value, Mapping)
         kind = value.get("type")
         require(kind in METHODS, "method.type", kind, f"one of {METHODS}")
+        name = cast(MethodName, kind)
         others = sorted(value.keys() - {"type", kind})
         require(not others, f"method.{others[0] if others else ''}", None, f"left out of a method of type {kind!r}")
-        body = value.get(kind)
-        place = f"method.{kind}"
-        require(isinstance(body, Mapping), place, body, "an object with a grader and maybe hyperparameters")
+        place, is_graded = f"method.{kind}", kind == "reinforcement"
+        body = value.get(kind) if is_graded else value.get(kind) or {}
+        require(isinstance(body, Mapping), place, body, _BODIES[is_graded])
         assert isinstance(body, Mapping)
-        unknown = sorted(body.keys() - {"grader", "hyperparameters"})
+        unknown = sorted(body.keys() - ({"grader", "hyperparameters"} if is_graded else {"hyperparameters"}))
         require(not unknown, f"{place}.{unknown[0] if unknown else ''}", None, "left out: there is no such setting")
         return cls(
-            type="reinforcement",
-            hyperparameters=Hyperparameters.parse(body.get("hyperparameters") or {}, f"{place}.hyperparameters"),
-            grader=parse_grader(body.get("grader"), f"{place}.grader"),
+            type=name,
+            hyperparameters=_HYPERPARAMETERS[name].parse(body.get("hyperparameters") or {}, f"{place}.hyperparameters"),
+            grader=parse_grader(body.get("grader"), f"{place}.grader") if is_graded else None,
         )
 
     def to_json(self) -> dict[str, Any]:
         """The inverse of `parse`, `auto` filled in."""
-        body = {"grader": grader_to_json(self.grader), "hyperparameters": self.hyperparameters.to_json()}
-        return {"type": self.type, self.type: body}
+        body = {} if self.grader is None else {"grader": grader_to_json(self.grader)}
+        return {"type": self.type, self.type: {**body, "hyperparameters": self.hyperparameters.to_json()}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

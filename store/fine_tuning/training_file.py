@@ -1,33 +1,18 @@
-"""Training files: JSON lines, each checked before a job runs.
-
-A row for reinforcement is a prompt and whatever the grader's templates ask for:
-
-    {"messages": [{"role": "user", "content": "..."}], "reference": "..."}     OpenAI's
-    {"prompt": [{"role": "user", "content": "..."}], "source": "..."}          as in `data/`
-"""
+"""Training files: JSON lines, each checked before a job runs; what a row must hold is for `rows` to say."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from store.fine_tuning.conversation import BadRow, Messages, parse_conversation
+from store.fine_tuning.conversation import BadRow
+from store.fine_tuning.rows import RowParser
 
 MIN_ROWS = 10
 MAX_LINE_BYTES = 1 << 18
 """A quarter of what the trainer reads, whose lines hold a prompt twice."""
 NUM_SHOWN = 10
 """Bad lines that are named; the others are counted."""
-
-_KEYS = ("messages", "prompt")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptRow:
-    """One row: a conversation to answer, and all that its line held, for templates."""
-
-    messages: Messages
-    item: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -52,13 +37,13 @@ class FileReport:
         return None
 
 
-def check_file(content: Iterable[bytes], fields: Collection[str]) -> FileReport:
-    """Look at every line of a file that comes in pieces; `fields` are what each row must have, dotted."""
+def check_file(content: Iterable[bytes], parse: RowParser) -> FileReport:
+    """Look at every line of a file that comes in pieces."""
     report = FileReport()
     for number, line in _lines(content):
         report.num_rows += 1
         try:
-            _parse_row(line, fields)
+            parse(_parse_object(line))
         except BadRow as bad:
             report.num_bad += 1
             if len(report.offenders) < NUM_SHOWN:
@@ -66,10 +51,10 @@ def check_file(content: Iterable[bytes], fields: Collection[str]) -> FileReport:
     return report
 
 
-def read_rows(content: Iterable[bytes], fields: Collection[str]) -> Iterator[PromptRow]:
-    """The rows of a file that has been checked. Raises `BadRow`."""
+def read_rows(content: Iterable[bytes], parse: RowParser) -> Iterator[dict[str, Any]]:
+    """The rows of a file that has been checked, as the trainer reads them. Raises `BadRow`."""
     for _, line in _lines(content):
-        yield _parse_row(line, fields)
+        yield parse(_parse_object(line))
 
 
 def _lines(content: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -89,17 +74,6 @@ def _lines(content: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, rest
 
 
-def _parse_row(line: bytes, fields: Collection[str]) -> PromptRow:
-    found = _parse_object(line)
-    keys = [key for key in _KEYS if key in found]
-    if len(keys) != 1:
-        raise BadRow("a row has either 'messages' or 'prompt'")
-    messages = parse_conversation(_openai_messages(found[keys[0]]), keys[0])
-    for name in sorted(fields):
-        _require_field(found, name)
-    return PromptRow(messages=messages, item=found)
-
-
 def _parse_object(line: bytes) -> dict[str, Any]:
     if len(line) > MAX_LINE_BYTES:
         raise BadRow(f"the line is longer than {MAX_LINE_BYTES} bytes")
@@ -116,21 +90,3 @@ def _parse_object(line: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadRow(f"a JSON object is expected, got {type(found).__name__}")
     return found
-
-
-def _openai_messages(found: Any) -> Any:
-    """A developer's turn is the system's under a newer name."""
-    if not isinstance(found, list):
-        return found
-    return [
-        {**each, "role": "system"} if isinstance(each, dict) and each.get("role") == "developer" else each
-        for each in found
-    ]
-
-
-def _require_field(row: Mapping[str, Any], name: str) -> None:
-    here: Any = row
-    for part in name.split("."):
-        if not isinstance(here, Mapping) or part not in here:
-            raise BadRow(f"the grader asks for the field {name!r}, which is missing")
-        here = here[part]

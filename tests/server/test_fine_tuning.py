@@ -66,6 +66,18 @@ def test_an_order_is_kept_as_openai_shows_it(client: openai.OpenAI) -> None:
     assert client.fine_tuning.jobs.checkpoints.list(job.id).data == []
 
 
+@pytest.mark.parametrize("kind", ["supervised", "dpo"])
+def test_methods_without_a_grader_are_shown_as_openais(client: openai.OpenAI, kind: str) -> None:
+    given: Any = {"type": kind, kind: {"hyperparameters": {"n_epochs": 3, "batch_size": "auto"}}}
+
+    job = order(client, method=given)
+
+    assert job.method.type == kind
+    shown = getattr(job.method, kind).hyperparameters
+    assert (shown.n_epochs, shown.batch_size, shown.learning_rate_multiplier) == (3, "auto", "auto")
+    assert order(client, method={"type": kind}).hyperparameters.n_epochs == "auto"
+
+
 def test_a_job_without_a_suffix_has_a_proxy_of_its_own(client: openai.OpenAI) -> None:
     first, second = order(client), order(client)
 
@@ -192,7 +204,12 @@ def test_training_may_start_from_a_served_proxy(start: Start) -> None:
         ({"model": "tiny:nobody"}, "model", "nobody"),
         ({"training_file": "file-0"}, "training_file", "no file of the id"),
         ({"method": None}, "method", "reinforcement"),
-        ({"method": {"type": "supervised"}}, "method.type", "reinforcement"),
+        ({"method": {"type": "magic"}}, "method.type", "supervised"),
+        (
+            {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}}},
+            "method.dpo.hyperparameters.beta",
+            "[0.001, 1000]",
+        ),
         (
             {"method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "python", "source": "x"}}}},
             "method.reinforcement.grader.type",
@@ -201,7 +218,7 @@ def test_training_may_start_from_a_served_proxy(start: Start) -> None:
         (
             {"method": {**METHOD, "reinforcement": {"grader": {**GRADER, "model": "../helpful"}}}},
             "method.reinforcement.grader.model",
-            "helpful-length-free",
+            "the name of a reward model",
         ),
         (
             {"method": {**METHOD, "reinforcement": {"grader": GRADER, "hyperparameters": {"n_epochs": 99}}}},

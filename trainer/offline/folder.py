@@ -28,7 +28,7 @@ DATA, SUMMARY = "data.json", "summary.json"
 MAX_SHARDS = 400
 """What a manifest has room for."""
 
-Kind = Literal["rollouts", "pairs"]
+Kind = Literal["rollouts", "pairs", "answers"]
 
 _FORMAT = 1
 _MAX_TEXT_BYTES = 1 << 22
@@ -40,7 +40,8 @@ class DataDescription:
     """What the answers of a folder have in common."""
 
     kind: Kind
-    """`rollouts`: sampled answers with a reward's scores. `pairs`: replayed, the chosen one before the rejected one."""
+    """`rollouts`: sampled answers with a reward's scores. `pairs`: replayed, the chosen one before the rejected one.
+    `answers`: replayed, all to be imitated."""
 
     settings: dict[str, Any]
     """Everything that the answers depend on."""

@@ -6,9 +6,9 @@ import time
 
 from proxy_model.errors import InvalidParameter, StoreTooNew, StoreUnavailable
 from store.files import Files
-from store.fine_tuning.graders import item_fields
 from store.fine_tuning.jobs import Job, JobError
 from store.fine_tuning.queue import JobQueue
+from store.fine_tuning.rows import row_parser
 from store.fine_tuning.specification import Specification
 from store.fine_tuning.training_file import check_file
 
@@ -47,8 +47,8 @@ class FileClerk:
             self._queue.reject(job.id, FILE_GONE)
             return
         try:
-            grader = Specification.from_json(job.specification).method.grader
-            report = check_file(self._files.content(file), item_fields(grader))
+            method = Specification.from_json(job.specification).method
+            report = check_file(self._files.content(file), row_parser(method))
         except InvalidParameter as refused:  # it was ordered from another release
             self._queue.reject(job.id, JobError(code="invalid_method", message=str(refused), param=refused.name))
             return

@@ -6,13 +6,18 @@ from typing import Any
 from proxy_model.paths import jobs_root, proxies_root
 from proxy_model.registry import ProxyRegistry
 from store.fine_tuning.graders import grader_to_json
-from store.fine_tuning.hyperparameters import Hyperparameters
+from store.fine_tuning.hyperparameters import (
+    DpoHyperparameters,
+    Hyperparameters,
+    ReinforcementHyperparameters,
+    SupervisedHyperparameters,
+)
 from store.fine_tuning.specification import Specification
-from trainer.algorithm_config import DtConfig, LikelihoodConfig, PpoConfig, RlooConfig
+from trainer.algorithm_config import DpoConfig, DtConfig, LikelihoodConfig, PpoConfig, RlooConfig
 from trainer.config import TrainConfig, config_from_mapping
 
-PROMPTS_FILE = "prompts.jsonl"
-_RUN_FOLDER = "run"
+ROWS_FILE = "rows.jsonl"
+_RUN_FOLDER, _DATA_FOLDER = "run", "answers"
 
 _BATCH_PROMPTS = 48
 """Answers of an iteration, unless the file is smaller or the caller says otherwise."""
@@ -20,7 +25,17 @@ _BATCH_PROMPTS = 48
 _GROUP = 4
 """Answers to each prompt where they are one another's baseline."""
 
+_OFFLINE_EPOCHS = 2
+"""Passes over answers that are given, each of which an iteration goes through as often as its algorithm's `epochs`."""
+
+_REJECTIONS_PER_TOKEN = 0.2
+"""Of what learns from answers that are given: as it was learnt it would hardly change a greedy decision."""
+
+_ALL = -1.0
+"""`mle`'s threshold, in deviations, that answers of one and the same score pass."""
+
 _TABLES: dict[str, tuple[str, type[Any]]] = {
+    "dpo": ("dpo", DpoConfig),
     "ppo": ("ppo", PpoConfig),
     "rloo": ("rloo", RlooConfig),
     "dt": ("dt", DtConfig),
@@ -44,42 +59,70 @@ def run_folder(home: Path, job_id: str) -> Path:
 def job_config(
     specification: Specification, job_id: str, num_rows: int, home: Path, judge_url: str | None
 ) -> TrainConfig:
-    """The run of a job whose file has `num_rows` prompts. Raises `InvalidParameter`, `UnknownProxy`."""
+    """The run of a job whose file has `num_rows` rows. Raises `InvalidParameter`, `UnknownProxy`."""
     chosen = specification.method.hyperparameters
     values = {
         "output": str(run_folder(home, job_id)),
-        "prompts": str(job_folder(home, job_id) / PROMPTS_FILE),
-        "rewards": [grader_to_json(specification.method.grader)],
         "proxy": specification.proxy,
         "model": specification.llm_source,
-        "algorithm": chosen.algorithm,
         "registry": str(proxies_root(home)),
         "alias": specification.alias,
-        "num_prompts": chosen.num_prompts or (chosen.n_epochs or 1) * num_rows,
         "publish_every": chosen.checkpoint_interval or 0,
         "seed": specification.seed,
         "tensorboard": False,
         "skam": _given(p_t=chosen.p_t, top_p=chosen.top_p),
-        "rollout": _rollout(chosen, num_rows),
-        "shaping": _given(penalty_weight=chosen.penalty_weight),
-        **_algorithm_table(chosen),
     }
-    if judge_url is not None:
-        values["judge"] = {"url": judge_url}
+    if isinstance(chosen, ReinforcementHyperparameters):
+        assert specification.method.grader is not None
+        values["rewards"] = [grader_to_json(specification.method.grader)]
+        values["prompts"] = str(job_folder(home, job_id) / ROWS_FILE)
+        values |= _online(chosen, num_rows)
+        if judge_url is not None:
+            values["judge"] = {"url": judge_url}
+    else:
+        assert isinstance(chosen, SupervisedHyperparameters)
+        values["data"] = str(job_folder(home, job_id) / _DATA_FOLDER)
+        values |= _offline(chosen, num_rows)
     if specification.start is not None:
         values["start"] = str(_published(specification.start, home))
     return config_from_mapping(values)
 
 
-def _rollout(chosen: Hyperparameters, num_rows: int) -> dict[str, Any]:
+def _online(chosen: ReinforcementHyperparameters, num_rows: int) -> dict[str, Any]:
+    """Answers of the proxy's own."""
     group = chosen.responses_per_prompt or (_GROUP if chosen.algorithm == "rloo" else 1)
     batch = chosen.batch_size or max(2, min(_BATCH_PROMPTS // group, num_rows))
-    return {"prompts_per_iteration": batch, "responses_per_prompt": group} | _given(max_tokens=chosen.max_tokens)
+    return {
+        "algorithm": chosen.algorithm,
+        "num_prompts": chosen.num_prompts or (chosen.n_epochs or 1) * num_rows,
+        "rollout": _rollout(batch, chosen) | {"responses_per_prompt": group},
+        "shaping": _given(penalty_weight=chosen.penalty_weight),
+        **_algorithm_table(chosen.algorithm, chosen, _given(beta=chosen.beta)),
+    }
 
 
-def _algorithm_table(chosen: Hyperparameters) -> dict[str, dict[str, Any]]:
-    name, kind = _TABLES[chosen.algorithm]
-    settings = _given(beta=chosen.beta)
+def _offline(chosen: SupervisedHyperparameters, num_rows: int) -> dict[str, Any]:
+    """Answers that are given, all of which count as their file says and not by how far they are from the LLM's."""
+    settings = _given(beta=chosen.beta) if isinstance(chosen, DpoHyperparameters) else {"threshold": _ALL}
+    rate = chosen.rejections_per_token
+    return {
+        "algorithm": chosen.algorithm,
+        "rollout": _rollout(chosen.batch_size or max(2, min(_BATCH_PROMPTS, num_rows)), chosen),
+        "shaping": {"penalty": "none"},
+        "offline": {
+            "epochs": chosen.n_epochs or _OFFLINE_EPOCHS,
+            "rejections_per_token": _REJECTIONS_PER_TOKEN if rate is None else rate,
+        },
+        **_algorithm_table(chosen.algorithm, chosen, settings),
+    }
+
+
+def _rollout(batch: int, chosen: Hyperparameters) -> dict[str, Any]:
+    return {"prompts_per_iteration": batch} | _given(max_tokens=chosen.max_tokens)
+
+
+def _algorithm_table(algorithm: str, chosen: Hyperparameters, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    name, kind = _TABLES[algorithm]
     if chosen.learning_rate_multiplier is not None:
         settings["learning_rate"] = kind().learning_rate * chosen.learning_rate_multiplier
     return {name: settings}

@@ -19,6 +19,7 @@ from proxy_model.errors import (
 )
 from store.completions import now
 from store.fine_tuning.jobs import JobError
+from store.fine_tuning.journal import Level
 from store.fine_tuning.queue import MAX_FAILURES, JobQueue, Lease, LeaseLost
 from store.fine_tuning.specification import Specification
 from trainer.service.file_clerk import FILE_GONE
@@ -65,6 +66,10 @@ class JobReport(Observer):
         """Note the version."""
         step, metrics = int(row["progress/iteration"]), _finite(row)
         self._say(lambda: self._queue.record_checkpoint(self._lease, step, f"{self._llm}:{ref}", metrics))
+
+    def note(self, message: str, level: Level = "info") -> None:
+        """Add to its events."""
+        self._say(lambda: self._queue.note(self._lease, message, level=level))
 
     def on_leave(self) -> None:
         """The trainer is told to stop, or the job is not its own any more."""
@@ -127,7 +132,8 @@ def final_error(error: Exception) -> JobError | None:
         case FileGone():
             return FILE_GONE
         case DataError():
-            message = f"Line {error.line_number} of the training file: {error.reason}."
+            place = f"Line {error.line_number} of the training file" if error.line_number else "The training file"
+            message = f"{place}: {error.reason}."
             return JobError(code="invalid_training_file", message=message, param="training_file")
         case InvalidParameter():
             message = f"'{error.name}' must be {error.allowed}."

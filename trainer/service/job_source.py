@@ -1,14 +1,17 @@
 """Fine-tuning jobs of the store as work: leased, prepared on the disk, and ended.
 
-    <home>/runs/<job>/prompts.jsonl   the training file as the trainer reads it
-    <home>/runs/<job>/run/            the run as `trainer.loop` keeps it
+    <home>/runs/<job>/rows.jsonl   the training file as the trainer reads it
+    <home>/runs/<job>/answers/     the answers of such a file as decisions, where it has any
+    <home>/runs/<job>/run/         the run as `trainer.loop` keeps it
 
-Both are deleted when the job has ended.
+All are deleted when the job has ended.
 """
 
 import json
 import logging
 import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from proxy_model import disk
@@ -16,17 +19,19 @@ from proxy_model.errors import OutputTaken
 from proxy_model.paths import jobs_root
 from store.database import Database
 from store.files import Files
-from store.fine_tuning.graders import item_fields
 from store.fine_tuning.queue import JobQueue, Lease, LeaseLost
+from store.fine_tuning.rows import row_parser
 from store.fine_tuning.specification import Specification
 from store.fine_tuning.training_file import read_rows
+from trainer.config import TrainConfig
 from trainer.lock import sole_trainer
 from trainer.run import planned_iterations
 from trainer.run_log import METRICS_FILE
 from trainer.run_log import read_rows as read_metrics
-from trainer.service.job_config import PROMPTS_FILE, job_config, job_folder, run_folder
+from trainer.service.job_config import ROWS_FILE, job_config, job_folder, run_folder
+from trainer.service.job_replay import replay_rows
 from trainer.service.job_report import FileGone, JobReport
-from trainer.service.work import Work
+from trainer.service.work import Work, ready
 from trainer.state import STATE_FILE
 
 logger = logging.getLogger(__name__)
@@ -77,33 +82,35 @@ class JobSource:
     def _prepare(self, lease: Lease, report: JobReport) -> Work:
         job, home = lease.job, self._home
         specification = Specification.from_json(job.specification)
-        folder, prompts = run_folder(home, job.id), job_folder(home, job.id) / PROMPTS_FILE
-        if not prompts.exists():
-            self._write_prompts(lease, specification, prompts)
-        with prompts.open("rb") as file:
+        folder, rows = run_folder(home, job.id), job_folder(home, job.id) / ROWS_FILE
+        if not rows.exists():
+            self._write_rows(lease, specification, rows)
+        with rows.open("rb") as file:
             num_rows = sum(1 for _ in file)
         config = job_config(specification, job.id, num_rows, home, self._judge_url)
         report.num_iterations = planned_iterations(config, num_rows)
-        if (folder / STATE_FILE).exists():
+        is_resumed = (folder / STATE_FILE).exists()
+        if is_resumed:
             report.catch_up(read_metrics(folder / METRICS_FILE))
-            return Work(config=config, is_resumed=True, observer=report)
-        with sole_trainer(folder):
-            disk.remove(folder)
-        return Work(config=config, is_resumed=False, observer=report)
+        else:
+            with sole_trainer(folder):
+                disk.remove(folder)
+        prepare = ready if config.data is None else partial(_replay, rows, num_rows, config, report)
+        return Work(config=config, is_resumed=is_resumed, observer=report, prepare=prepare)
 
-    def _write_prompts(self, lease: Lease, specification: Specification, path: Path) -> None:
+    def _write_rows(self, lease: Lease, specification: Specification, path: Path) -> None:
         """The rows as the trainer reads them; whole or not at all. Raises `FileGone`."""
         job = lease.job
         found = self._files.get(job.owner, job.training_file)
         if found is None:
             raise FileGone
-        fields = item_fields(specification.method.grader)
+        parse = row_parser(specification.method)
         disk.make_folder(path.parent)
         aside = disk.staging_path(path.parent)
         try:
             with aside.open("w", encoding="utf-8") as file:
-                for row in read_rows(self._files.content(found), fields):
-                    file.write(json.dumps({"prompt": row.messages, "item": dict(row.item)}, ensure_ascii=False) + "\n")
+                for row in read_rows(self._files.content(found), parse):
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
         except LookupError as error:
             raise FileGone from error
         aside.replace(path)
@@ -118,6 +125,21 @@ class JobSource:
                         disk.remove(folder)
                 except OutputTaken:
                     continue
+
+
+def _replay(rows: Path, num_rows: int, config: TrainConfig, report: JobReport, must_leave: Callable[[], bool]) -> bool:
+    """Make the decisions that the run learns from, unless they are there; say how much of the file counts."""
+    found = replay_rows(rows, config, must_leave)
+    if found is None:
+        return False
+    report.num_iterations = planned_iterations(config, found.num_rows)
+    if not (config.output / STATE_FILE).exists():
+        report.note(
+            f"{found.num_rows} of {num_rows} rows are learnt from: those with prompts of at most "
+            f"{found.max_prompt_tokens} tokens and answers that differ within {config.rollout.max_tokens}; "
+            f"{found.inadmissible_share:.1%} of the tokens are none that the proxy may choose"
+        )
+    return True
 
 
 def _num_tokens(rows: list[dict[str, float]]) -> int:

@@ -1,7 +1,7 @@
 """The seam between the worker and wherever its runs come from."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,11 @@ class Observer:
 UNOBSERVED = Observer()
 
 
+def ready(must_leave: Callable[[], bool]) -> bool:
+    """There is nothing to prepare."""
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """One training run to begin, or to go on with."""
@@ -40,6 +45,9 @@ class Work:
     config: TrainConfig
     is_resumed: bool
     observer: Observer = UNOBSERVED
+    prepare: Callable[[Callable[[], bool]], bool] = ready
+    """What takes long and has to be done before the run, by the worker's thread. It asks its argument now and then, and
+    is left once that is true; False then. What it has done by then is done."""
 
 
 class WorkSource(Protocol):

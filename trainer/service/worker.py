@@ -107,6 +107,9 @@ class Worker:
             "a run begins", extra={"proxy": config.proxy, "run": config.output.name, "is_resumed": work.is_resumed}
         )
         observer = work.observer
+        if not work.prepare(lambda: self._stop.is_set() or observer.must_abort()):
+            observer.on_leave()
+            return
 
         def record(row: Mapping[str, float], alarms: list[str]) -> None:
             self._record(row, alarms)

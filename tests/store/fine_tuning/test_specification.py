@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 
 from proxy_model.errors import InvalidParameter
-from store.fine_tuning.hyperparameters import RANGES, Hyperparameters
+from store.fine_tuning.hyperparameters import (
+    RANGES,
+    DpoHyperparameters,
+    ReinforcementHyperparameters,
+    SupervisedHyperparameters,
+)
 from store.fine_tuning.specification import Method, Specification
 
 GRADER = {"type": "reward_model", "name": "calm", "model": "helpful"}
@@ -27,7 +32,7 @@ def test_auto_is_openais_word_for_the_trainers_choice() -> None:
         method({"n_epochs": "auto", "batch_size": 8, "compute_multiplier": "auto", "reasoning_effort": "default"})
     )
 
-    assert parsed.hyperparameters == Hyperparameters(batch_size=8)
+    assert parsed.hyperparameters == ReinforcementHyperparameters(batch_size=8)
     assert parsed.to_json()["reinforcement"]["hyperparameters"] == {
         "algorithm": "ppo",
         "n_epochs": "auto",
@@ -48,14 +53,16 @@ def test_a_specification_survives_its_way_through_json() -> None:
 @pytest.mark.parametrize("name", RANGES)
 def test_every_number_may_be_at_its_bounds_and_not_beyond(name: str) -> None:
     bounds = RANGES[name]
-    others: dict[str, Any] = {"algorithm": "rwr"}
+    is_offline = name == "rejections_per_token"
+    kind: Any = DpoHyperparameters if is_offline else ReinforcementHyperparameters
+    others: dict[str, Any] = {} if is_offline else {"algorithm": "rwr"}
 
     for value in (bounds.low, bounds.high):
-        assert getattr(Hyperparameters(**others | {name: value}), name) == value
+        assert getattr(kind(**others | {name: value}), name) == value
     wrong: list[Any] = [bounds.low - 1e-4, bounds.high + 1, True, "many", float("nan")]
     for value in wrong:
         with pytest.raises(InvalidParameter) as refused:
-            Hyperparameters(**others | {name: value})
+            kind(**others | {name: value})
         assert refused.value.name == name
 
 
@@ -63,7 +70,18 @@ def test_every_number_may_be_at_its_bounds_and_not_beyond(name: str) -> None:
     ("value", "name", "allowed"),
     [
         ("ppo", "method", "reinforcement"),
-        ({"type": "supervised"}, "method.type", "reinforcement"),
+        ({"type": "supervised", "supervised": {"grader": GRADER}}, "method.supervised.grader", "left out"),
+        ({"type": "supervised", "supervised": [1]}, "method.supervised", "hyperparameters"),
+        (
+            {"type": "supervised", "supervised": {"hyperparameters": {"beta": 1}}},
+            "method.supervised.hyperparameters.beta",
+            "n_epochs",
+        ),
+        (
+            {"type": "dpo", "dpo": {"hyperparameters": {"rejections_per_token": 0.95}}},
+            "method.dpo.hyperparameters.rejections_per_token",
+            "[0, 0.9]",
+        ),
         ({"type": "magic"}, "method.type", "reinforcement"),
         (method(dpo={}), "method.dpo", "left out"),
         ({"type": "reinforcement"}, "method.reinforcement", "grader"),
@@ -109,3 +127,15 @@ def test_names_and_seeds_have_their_forms(changed: dict[str, Any], name: str) ->
         specification(**changed)
 
     assert refused.value.name == name
+
+
+@pytest.mark.parametrize("value", [{"type": "dpo"}, {"type": "dpo", "dpo": {"hyperparameters": {"beta": "auto"}}}])
+def test_methods_that_learn_from_given_answers_need_no_grader(value: Any) -> None:
+    parsed = Method.parse(value)
+
+    assert (parsed.grader, parsed.hyperparameters) == (None, DpoHyperparameters())
+    auto = {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}
+    assert parsed.to_json() == {"type": "dpo", "dpo": {"hyperparameters": auto}}
+    chosen = Method.parse({"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}})
+    assert chosen.hyperparameters == SupervisedHyperparameters(n_epochs=3)
+    assert Method.parse(chosen.to_json()) == chosen

@@ -9,7 +9,8 @@ from proxy_model.config import SkamConfig
 from proxy_model.errors import DataError, InvalidParameter
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.offline.folder import ScoredAnswers, read_data
-from trainer.offline.pairs import ReplayConfig, replay_pairs
+from trainer.offline.pairs import replay_pairs
+from trainer.offline.replayed import ReplayConfig
 from trainer.preferences import PreferencePair
 
 SKAM = SkamConfig(top_p=0.95, p_t=0.0005, max_candidates=8)
@@ -23,7 +24,7 @@ PAIRS = [pair(f"question {number}", "abcdefg"[number:] + "hi", "Zeus") for numbe
 
 
 def replayed(output: Path, pairs: list[PreferencePair], **changes: int) -> tuple[dict[str, float], ScoredAnswers]:
-    config = ReplayConfig(**{"output": output, "skam": SKAM, "pairs_per_shard": 2, **changes})  # type: ignore[arg-type]
+    config = ReplayConfig(**{"output": output, "skam": SKAM, "prompts_per_shard": 2, **changes})  # type: ignore[arg-type]
     llm = tiny_llm()
     return dict(replay_pairs(config, llm, pairs)), read_data(output, llm.fingerprint)
 
@@ -72,7 +73,7 @@ def test_other_pairs_are_not_mixed_into_a_folder(tmp_path: Path) -> None:
         replayed(tmp_path / "data", [*PAIRS[:4], pair("question 4", "other", "Zeus")])
 
 
-@pytest.mark.parametrize("name", ["max_tokens", "max_prompt_tokens", "pairs_per_shard"])
+@pytest.mark.parametrize("name", ["max_tokens", "max_prompt_tokens", "prompts_per_shard"])
 def test_replay_settings_have_their_ranges(name: str) -> None:
     with pytest.raises(InvalidParameter, match=name):
         ReplayConfig(output=Path("data"), **{name: 0})  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from proxy_model.engine import Engine
 from proxy_model.errors import DataError, GraderFailed, OutputTaken
 from proxy_model.paths import jobs_root, proxies_root
 from proxy_model.registry import ProxyRegistry
+from proxy_model.replay import replay
 from store.database import Database
 from store.files import Files
 from store.fine_tuning.jobs import Job, Jobs, Order
@@ -23,6 +24,7 @@ from store.fine_tuning.queue import MAX_FAILURES, JobQueue
 from store.fine_tuning.specification import Method, Specification
 from store.page import Page
 from tests.trainer.runs import parts_in_miniature
+from tests.trainer.tiny_llm import write_tiny_llm
 from trainer.loop import Supervision, TrainResult, train
 from trainer.service.file_clerk import FileClerk
 from trainer.service.gauges import TrainingGauges
@@ -40,6 +42,46 @@ def specification(**hyperparameters: Any) -> Specification:
     return Specification(llm="tiny", llm_source="tiny", method=Method.parse(method), proxy="wordy", seed=5)
 
 
+LIKELY = "äåæçèéêëìí"
+"""Every second byte is one that the tiny LLM is likely to say."""
+
+
+def likely(start: int, step: int) -> str:
+    """An answer that the proxy could give, in part."""
+    return "".join(LIKELY[(start + step * number) % len(LIKELY)] for number in range(12))
+
+
+def pair_rows(count: int = 12, long: int = 0) -> str:
+    """Pairs to prefer, of which the last `long` have prompts that do not fit."""
+    asked = [f"question {number}" + " and so on" * (40 if number >= count - long else 0) for number in range(count)]
+    rows = [
+        {"prompt": [{"role": "user", "content": text}], "chosen": likely(number, 1), "rejected": likely(number, 3)}
+        for number, text in enumerate(asked)
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+ANSWER_ROWS = "".join(
+    json.dumps(
+        {
+            "messages": [
+                {"role": "user", "content": f"question {n}"},
+                {"role": "assistant", "content": likely(n, 1)},
+            ]
+        }
+    )
+    + "\n"
+    for n in range(1, 13)
+)
+
+
+def given(kind: str, llm_folder: Path, **hyperparameters: Any) -> Specification:
+    """A job that learns from answers that are given, on an LLM in a folder."""
+    sizes = {"batch_size": 4, "max_tokens": 24, "p_t": 0.0005} | hyperparameters
+    method = {"type": kind, kind: {"hyperparameters": sizes}}
+    return Specification(llm="tiny", llm_source=str(llm_folder), method=Method.parse(method), proxy="wordy", seed=5)
+
+
 class Bench:
     """A home, its store, and the trainer's side of jobs without its threads."""
 
@@ -49,11 +91,11 @@ class Bench:
         self.jobs, self.queue, self.files = Jobs(self.database), JobQueue(self.database), Files(self.database)
         self.clerk = FileClerk(self.queue, self.files)
 
-    def order(self, content: str = ROWS, **hyperparameters: Any) -> Job:
+    def order(self, content: str = ROWS, ordered: Specification | None = None, **hyperparameters: Any) -> Job:
         file = self.files.add("me", "a.jsonl", "fine-tune", io.BytesIO(content.encode()))
-        ordered = specification(**hyperparameters).to_json()
+        chosen = ordered or specification(**hyperparameters)
         job = self.jobs.create(
-            Order(owner="me", proxy="wordy", specification=ordered, training_file=file.id, metadata={})
+            Order(owner="me", proxy="wordy", specification=chosen.to_json(), training_file=file.id, metadata={})
         )
         assert self.clerk.look()
         return job
@@ -68,6 +110,10 @@ class Bench:
         found = self.jobs.get("me", job.id)
         assert found is not None
         return found
+
+    def messages(self, job: Job) -> list[str]:
+        events, _ = Journal(self.database).events(job.id, Page(limit=100))
+        return [event.message for event in events]
 
     def steps(self, job: Job) -> list[int]:
         events, _ = Journal(self.database).events(job.id, Page(limit=100))
@@ -85,6 +131,11 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def trains() -> Trains:
     """Training on the tiny LLM."""
     return partial(train, parts=parts_in_miniature())
+
+
+@pytest.fixture(scope="module")
+def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_llm(tmp_path_factory.mktemp("llm") / "tiny")
 
 
 def raising(error: Exception) -> Trains:
@@ -294,3 +345,103 @@ def test_auto_depends_on_the_file_and_the_algorithm(
 
     assert (config.rollout.prompts_per_iteration, config.rollout.responses_per_prompt) == (batch, group)
     assert config.algorithm_settings.learning_rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "algorithm"), [("dpo", pair_rows(), "dpo"), ("supervised", ANSWER_ROWS, "mle")]
+)
+def test_answers_that_are_given_become_a_proxy(
+    bench: Bench, llm_folder: Path, kind: str, rows: str, algorithm: str
+) -> None:
+    job = bench.order(rows, given(kind, llm_folder, n_epochs=2, checkpoint_interval=3))
+
+    bench.worker(train)._attempt()
+
+    done = bench.now(job)
+    assert (done.status, done.error, done.fine_tuned_model) == ("succeeded", None, "tiny:wordy")
+    assert bench.steps(job) == [1, 2, 3, 4, 5, 6]  # 12 rows, 4 at a time, twice
+    registry = ProxyRegistry(proxies_root(bench.home))
+    assert registry.aliases("wordy").versions == {"stable": 2}
+    card = registry.verify(registry.resolve("wordy")).card
+    assert card["settings"]["algorithm"] == algorithm
+    begun, learnt = (registry.verify(registry.resolve("wordy", number)).policy.state_dict() for number in (1, 2))
+    assert any(not weights.equal(learnt[name]) for name, weights in begun.items() if name.startswith("actor."))
+
+
+def test_a_supervised_job_learns_from_all_of_its_answers(bench: Bench, llm_folder: Path) -> None:
+    job = bench.order(ANSWER_ROWS, given("supervised", llm_folder, n_epochs=1))
+
+    bench.worker(train)._attempt()
+
+    events, _ = Journal(bench.database).events(job.id, Page(limit=100))
+    shares = [event.data["update/effective_samples"] for event in events if event.type == "metrics" and event.data]
+    assert shares == [1.0, 1.0, 1.0]
+
+
+def test_rows_that_do_not_fit_are_counted(bench: Bench, llm_folder: Path) -> None:
+    job = bench.order(pair_rows(14, long=2), given("dpo", llm_folder, n_epochs=1))
+
+    bench.worker(train)._attempt()
+
+    assert bench.steps(job) == [1, 2, 3]
+    told = [each for each in bench.messages(job) if each.startswith("12 of 14 rows are learnt from")]
+    assert len(told) == 1
+    assert "prompts of at most 104 tokens and answers that differ within 24" in told[0]
+
+
+def test_a_file_in_which_nothing_fits_fails_its_job(bench: Bench, llm_folder: Path) -> None:
+    job = bench.order(pair_rows(12, long=12), given("dpo", llm_folder))
+
+    bench.worker(train)._attempt()
+
+    error = bench.now(job).error
+    assert error is not None
+    assert (bench.now(job).status, error.code) == ("failed", "invalid_training_file")
+    assert error.message == "The training file: no row has a prompt of at most 104 tokens."
+
+
+def test_a_replay_that_is_left_goes_on_where_it_was(
+    bench: Bench, llm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paused before the second of its three shards."""
+    monkeypatch.setattr("trainer.service.job_replay._PROMPTS_PER_SHARD", 4)
+    monkeypatch.setattr("trainer.service.heartbeat._LOOK_SECONDS", 0.01)
+    job = bench.order(pair_rows(), given("dpo", llm_folder))
+    answers = jobs_root(bench.home) / job.id / "answers"
+    replays: list[int] = []
+
+    def replaying(*arguments: Any) -> Any:
+        replays.append(len(arguments[1]))
+        if len(replays) == 1:
+            bench.jobs.pause("me", job.id)
+            time.sleep(0.2)
+        return replay(*arguments)
+
+    monkeypatch.setattr("trainer.offline.replayed.replay", replaying)
+    bench.worker(train)._attempt()
+    assert (bench.now(job).status, bench.steps(job)) == ("paused", [])
+    assert [each.name for each in sorted(answers.glob("shard*"))] == ["shard-00000.safetensors"]
+
+    bench.jobs.resume("me", job.id)
+    bench.worker(train)._attempt()
+
+    assert bench.now(job).status == "succeeded"
+    assert replays == [8, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("kind", "hyperparameters", "batch", "epochs"),
+    [("dpo", {}, 20, 2), ("supervised", {"n_epochs": 5, "batch_size": 7}, 7, 5)],
+)
+def test_auto_of_given_answers_moves_greedy_decisions(
+    tmp_path: Path, kind: str, hyperparameters: dict[str, Any], batch: int, epochs: int
+) -> None:
+    chosen = given(kind, tmp_path, **{"batch_size": "auto", "learning_rate_multiplier": 3} | hyperparameters)
+
+    config = job_config(chosen, "ftjob-1", 20, tmp_path, None)
+
+    assert (config.data, config.prompts, config.rewards) == (tmp_path / "runs/ftjob-1/answers", None, ())
+    assert (config.rollout.prompts_per_iteration, config.offline.epochs) == (batch, epochs)
+    assert config.offline.rejections_per_token == 0.2
+    assert config.algorithm_settings.learning_rate == pytest.approx(3e-3)
+    assert (config.dpo.per_position, config.dpo.beta) == (True, 5.0)
