@@ -1,17 +1,26 @@
-"""langchain-openai: invoke, stream, batch, async, and an error."""
+"""langchain-openai: invoke, stream, batch, async, a schema, and an error."""
 
 import asyncio
 import json
 import sys
+from typing import Literal
 
 import openai
 from langchain_openai import ChatOpenAI
+from pydantic import BaseModel
 
 url, model, prompt = sys.argv[1:]
 
 
-def chat(name: str) -> ChatOpenAI:
-    return ChatOpenAI(model=name, base_url=url, api_key="none", max_tokens=12, temperature=0, max_retries=0)
+class Mood(BaseModel):
+    """Short, so that even a random LLM comes to its end."""
+
+    calm: bool
+    colour: Literal["red", "green"]
+
+
+def chat(name: str, max_tokens: int = 12) -> ChatOpenAI:
+    return ChatOpenAI(model=name, base_url=url, api_key="none", max_tokens=max_tokens, temperature=0, max_retries=0)
 
 
 async def heard() -> str:
@@ -19,6 +28,7 @@ async def heard() -> str:
 
 
 whole = chat(model).invoke(prompt)
+mood = chat(model, 200).with_structured_output(Mood, method="json_schema").invoke(prompt)
 try:
     chat("gpt-9").invoke(prompt)
     refused = None
@@ -33,6 +43,7 @@ print(
             "streamed": "".join(str(part.content) for part in chat(model).stream(prompt)),
             "batched": [answer.content for answer in chat(model).batch([prompt] * 3)],
             "async": asyncio.run(heard()),
+            "mood": mood.model_dump(),
             "refused": refused,
         }
     )

@@ -1,8 +1,11 @@
-// openai-node: whole, streamed, the streaming helper, headers, models, and an error.
+// openai-node: whole, streamed, the streaming helpers, headers, models, a schema by zod, and an error.
 import { createRequire } from "node:module";
 
 const [url, model, prompt, folder] = process.argv.slice(2);
-const OpenAI = createRequire(`${folder}/`)("openai");
+const require = createRequire(`${folder}/`);
+const OpenAI = require("openai");
+const { zodResponseFormat } = require("openai/helpers/zod");
+const { z } = require("zod");
 const client = new OpenAI({ baseURL: url, apiKey: "none", maxRetries: 0 });
 const body = { model, messages: [{ role: "user", content: prompt }], max_tokens: 12, ignore_eos: true };
 
@@ -17,6 +20,13 @@ const events = [];
 const helper = client.chat.completions.stream({ ...body, stream_options: { include_usage: true } });
 helper.on("content", (delta) => events.push(delta));
 const final = await helper.finalChatCompletion();
+const Mood = z.object({ calm: z.boolean(), colour: z.enum(["red", "green"]) });
+const parsed = await client.chat.completions.parse({
+  model, messages: body.messages, response_format: zodResponseFormat(Mood, "mood"),
+});
+const cut = await client.responses
+  .stream({ model, input: prompt, max_output_tokens: 12, ignore_eos: true })
+  .finalResponse();
 const models = [];
 for await (const found of client.models.list()) models.push(found.id);
 const refused = await client.chat.completions.create({ ...body, model: "gpt-9" }).catch((error) => ({
@@ -31,6 +41,8 @@ console.log(JSON.stringify({
   events: events.join(""),
   final: final.choices[0].message.content,
   tokens: final.usage.completion_tokens,
+  mood: parsed.choices[0].message.parsed,
+  response: [cut.status, cut.output[0].content[0].text],
   models,
   refused,
 }));

@@ -22,6 +22,9 @@ PYTHON_CLIENTS = {
 NODE_CLIENT = ("openai", "7.55.0")
 """A package of npm."""
 
+_BESIDE_NODE_CLIENT = {"zod": "4.6.7"}
+"""What its helpers read schemas from."""
+
 SCRIPTS = Path(__file__).parent
 _ROOT = Path(__file__).parents[3] / "build" / "clients"
 _PATIENCE_SECONDS = 120
@@ -45,10 +48,11 @@ def node_modules() -> Path:
 
     def install(folder: Path) -> None:
         folder.mkdir()
-        (folder / "package.json").write_text(json.dumps({"private": True, "dependencies": {name: version}}))
+        packages = {name: version, **_BESIDE_NODE_CLIENT}
+        (folder / "package.json").write_text(json.dumps({"private": True, "dependencies": packages}))
         subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund"], cwd=folder, check=True)
 
-    return _installed(f"node-{name}-{version}", install)
+    return _installed(f"node-{name}-{version}-zod", install)
 
 
 def run(*command: str | Path, **environment: str) -> str:

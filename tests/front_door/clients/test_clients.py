@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,11 +27,17 @@ def text(llm: FrozenLLM) -> str:
     return texts[1]
 
 
+def is_mood(found: dict[str, Any]) -> bool:
+    """Whether it is by the schema that the scripts ask for."""
+    return found.keys() == {"calm", "colour"} and found["calm"] in (True, False) and found["colour"] in ("red", "green")
+
+
 def test_langchain_openai(server: ServerProcess, text: str) -> None:
     python = programs_of("langchain-openai") / "python"
 
     heard = told(run(python, SCRIPTS / "ask_langchain.py", f"{server.url}/v1", LLM, PROMPT))
 
+    assert is_mood(heard.pop("mood"))
     assert heard == {
         "whole": text,
         "tokens": LENGTH,
@@ -48,6 +55,7 @@ def test_litellm(server: ServerProcess, text: str) -> None:
 
     heard = told(run(python, SCRIPTS / "ask_litellm.py", f"{server.url}/v1", LLM, PROMPT, **own_prices))
 
+    assert is_mood(heard.pop("mood"))
     assert heard == {
         "whole": text,
         "tokens": LENGTH,
@@ -65,9 +73,7 @@ def test_instructor(server: ServerProcess) -> None:
     heard = told(run(python, SCRIPTS / "ask_instructor.py", f"{server.url}/v1", LLM, PROMPT))
 
     assert heard.keys() == {"whole", "async"}
-    for mood in heard.values():
-        assert mood["calm"] in (True, False)
-        assert mood["colour"] in ("red", "green")
+    assert all(is_mood(mood) for mood in heard.values())
 
 
 def test_the_llm_command_line(server: ServerProcess, text: str, tmp_path: Path) -> None:
@@ -89,6 +95,8 @@ def test_openai_node(server: ServerProcess, text: str) -> None:
     heard = told(run("node", SCRIPTS / "ask_node.mjs", f"{server.url}/v1", LLM, PROMPT, folder))
 
     assert [heard[name] for name in ("whole", "streamed", "events", "final")] == [text] * 4
+    assert heard["response"] == ["incomplete", text]
+    assert is_mood(heard["mood"])
     assert heard["proxy"] == {"id": "helpful", "version": 1, "accepted": 12, "rejections": 12, "forced": 0}
     assert (heard["decisions"], heard["tokens"], heard["request_id"]) == (LENGTH, LENGTH, "node-1")
     assert f"{LLM}:helpful@1" in heard["models"]
