@@ -33,9 +33,11 @@ def test_a_busy_server_says_when_to_try_again(open_page: OpenPage, start: Callab
     server.engine.step_seconds = 0.3
 
     with ThreadPoolExecutor(8) as crowd:
-        for _ in range(8):
+        crowd.submit(server.chat, max_tokens=200, ignore_eos=True)
+        eventually(lambda: server.engine.num_running == 1, "an answer at work")
+        for _ in range(7):  # two are let in behind it, and as it never ends by itself, nobody moves up
             crowd.submit(server.chat, max_tokens=200)
-        eventually(lambda: server.engine.num_waiting >= 2, "a full queue")
+        eventually(lambda: server.engine.num_waiting == 2, "a full queue")
         playground.ask()
         server.engine.step_seconds = 0.0
 

@@ -1,5 +1,6 @@
 """Servers as users start them, over a tiny LLM that goes by the demo LLM's name, so that documented lines just run."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from proxy_model.paths import proxies_root
 from tests.front_door.rank_proxies import RankPublisher
 from tests.front_door.server_process import ServerProcess, start_server
 from tests.server.fakes import tiny_model
+from tests.tool_templates import HERMES
 
 LLM = "smollm2-135m-instruct"
 StartServer = Callable[..., ServerProcess]
@@ -23,6 +25,15 @@ def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.config.max_position_embeddings = 4096
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llm_folder_with_tools(llm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same LLM under a chat template that has tools."""
+    folder = tmp_path_factory.mktemp("tools") / LLM
+    shutil.copytree(llm_folder, folder)
+    (folder / "chat_template.jinja").write_text(HERMES, encoding="utf-8")
     return folder
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +14,6 @@ from proxy_model.frozen_llm import load_llm
 from tests.front_door.conftest import LLM, StartServer
 from tests.front_door.rank_proxies import RankPublisher
 from tests.front_door.server_process import ServerProcess, eventually
-from tests.tool_templates import HERMES
 
 FUZZING = Path(__file__).parent / "fuzzing"
 API_KEY = "sk-fuzzing-api"
@@ -25,18 +23,15 @@ NUM_VERSIONS = 3
 
 
 @pytest.fixture(scope="module")
-def server(
-    start: StartServer, publisher: RankPublisher, llm_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> ServerProcess:
+def server(start: StartServer, publisher: RankPublisher, llm_folder_with_tools: Path) -> ServerProcess:
     """With both keys, two proxies, a template that has tools, and answers of at most 256 tokens with their prompts."""
-    folder = shutil.copytree(llm_folder, tmp_path_factory.mktemp("tools") / LLM)
-    (folder / "chat_template.jinja").write_text(HERMES, encoding="utf-8")
-    llm = load_llm(str(folder), dtype="float32", device="cpu")
+    folder = str(llm_folder_with_tools)
+    llm = load_llm(folder, dtype="float32", device="cpu")
     for name in ("helpful", "harmless"):
         for _ in range(NUM_VERSIONS):
             replace(publisher, llm=llm, name=name).publish()
     keys = {"PROXY_RLHF_API_KEYS": API_KEY, "PROXY_RLHF_ADMIN_KEY": ADMIN_KEY}
-    return start("--model", str(folder), "--max-context", "256", "--max-choices", "4", **keys)
+    return start("--model", folder, "--max-context", "256", "--max-choices", "4", **keys)
 
 
 def fuzz(server: ServerProcess, folder: Path, *flags: str) -> dict[str, Any]:
@@ -83,7 +78,7 @@ def test_a_few_hundred_cases(server: ServerProcess, tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("phase", "max_examples", "least"),
-    [("coverage", 1, 2500), ("fuzzing", 60, 1500), ("stateful", 60, 300)],
+    [("coverage", 1, 2500), ("fuzzing", 60, 1500), ("stateful", 200, 600)],
 )
 def test_several_thousand_cases(
     server: ServerProcess, tmp_path: Path, phase: str, max_examples: int, least: int

@@ -19,7 +19,7 @@ class Mood(BaseModel):
     colour: Literal["red", "green"]
 
 
-def chat(name: str, max_tokens: int = 12) -> ChatOpenAI:
+def chat(name: str, max_tokens: int | None = 12) -> ChatOpenAI:
     return ChatOpenAI(model=name, base_url=url, api_key="none", max_tokens=max_tokens, temperature=0, max_retries=0)
 
 
@@ -28,7 +28,7 @@ async def heard() -> str:
 
 
 whole = chat(model).invoke(prompt)
-mood = chat(model, 200).with_structured_output(Mood, method="json_schema").invoke(prompt)
+mood = chat(model, None).with_structured_output(Mood, method="json_schema").invoke(prompt)
 try:
     chat("gpt-9").invoke(prompt)
     refused = None

@@ -21,7 +21,7 @@ class Mood(BaseModel):
 
 
 formed = litellm.completion(
-    model=f"openai/{model}", messages=messages, response_format=Mood, **where | {"max_tokens": 200}
+    model=f"openai/{model}", messages=messages, response_format=Mood, **where | {"max_tokens": None}
 )
 whole = litellm.completion(model=f"openai/{model}", messages=messages, **where)
 stream = litellm.completion(model=f"openai/{model}", messages=messages, stream=True, **where)

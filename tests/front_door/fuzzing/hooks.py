@@ -72,10 +72,20 @@ _LOGPROBS = st.sampled_from([{}, {"logprobs": True}, {"logprobs": True, "top_log
 _OPINIONS = ("rating", "correction", "preference")
 _ID = re.compile(r'"id": ?"([A-Za-z0-9_-]+)"')
 _NUM_KNOWN = 64
-_STORED: dict[str, list[str]] = {"completion_id": [], "response_id": [], "feedback_id": []}
-"""Ids of what is stored by now, by the parameter that takes them."""
+_STORING = {
+    "/v1/chat/completions": "completion_id",
+    "/v1/responses": "response_id",
+    "/v1/feedback": "feedback_id",
+    "/v1/files": "file_id",
+    "/v1/fine_tuning/jobs": "fine_tuning_job_id",
+}
+"""The parameter that takes the ids of what is made there."""
 
-_STORING = {"/v1/chat/completions": "completion_id", "/v1/responses": "response_id", "/v1/feedback": "feedback_id"}
+_STORED: dict[str, list[str]] = {name: [] for name in _STORING.values()}
+"""Ids of what is stored by now."""
+
+_GRADER = {"type": "length", "name": "short", "target": 20}
+_METHOD = {"type": "reinforcement", "reinforcement": {"grader": _GRADER, "hyperparameters": {"batch_size": 8}}}
 
 _INSIDE = re.compile(rf"Traceback|File \"|\.py\b|site-packages|0x[0-9a-f]{{8}}|{re.escape(os.environ['FUZZ_HOME'])}")
 
@@ -96,8 +106,8 @@ def before_call(context: HookContext, case: Case[Any], kwargs: Any) -> None:
     for part in (case.body, case.path_parameters):
         if isinstance(part, dict):
             _name_known(part)
-    if isinstance(case.body, dict) and case.path == "/v1/feedback" and _is_good(case):
-        case.body = _with_one_opinion(case.body)
+    if isinstance(case.body, dict) and case.path in _MEANT and _is_good(case):
+        case.body = _MEANT[case.path](case.body)
 
 
 @schemathesis.hook
@@ -142,15 +152,27 @@ def _with_one_opinion(body: dict[str, Any]) -> dict[str, Any]:
     return rest | {"completion_id": answers[-1], opinion: body.get(opinion) or 1}
 
 
+def _with_a_method(body: dict[str, Any]) -> dict[str, Any]:
+    """Without one there is nothing to do; and what is always refused is left out."""
+    refused = ("validation_file", "hyperparameters", "integrations")
+    return {name: body[name] for name in body.keys() - {*refused}} | {"method": body.get("method") or _METHOD}
+
+
+_MEANT = {"/v1/feedback": _with_one_opinion, "/v1/fine_tuning/jobs": _with_a_method}
+"""What makes sense of bodies that are good by their schema, by the path of the operation."""
+
+
 def _is_kept(case: Case[Any]) -> bool:
     store = case.body.get("store") if isinstance(case.body, dict) else False
-    return case.path == "/v1/feedback" or store is True or (case.path == "/v1/responses" and store is None)
+    asks = case.path in ("/v1/chat/completions", "/v1/responses")
+    return not asks or store is True or (case.path == "/v1/responses" and store is None)
 
 
 def _name_known(part: dict[str, Any]) -> None:
     for name, known in (_KNOWN | _STORED).items():
         _take(part, name, known)
     _take(part, "previous_response_id", _STORED["response_id"])
+    _take(part, "training_file", _STORED["file_id"])
     if type(part.get("version")) is int and part["version"] > 0:
         part["version"] = _VERSIONS[part["version"] % len(_VERSIONS)]
 
