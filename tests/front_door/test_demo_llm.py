@@ -1,7 +1,10 @@
 """The demo LLM behind a server that is started without naming one, as `make serve` does."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import openai
@@ -16,10 +19,12 @@ from proxy_model.paths import models_root, proxies_root
 from tests.front_door.crowd import PROMPT
 from tests.front_door.rank_proxies import RankPublisher, expected_texts
 from tests.front_door.server_process import ServerProcess, start_server
-from tests.front_door.test_curl import curl_lines, run
+from tests.front_door.test_curl import SHOWN, curl_lines, run
+from tests.front_door.trainer_process import start_trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
+ROOT = Path(__file__).parents[2]
 LENGTH = 24
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": PROMPT}]
 
@@ -114,3 +119,27 @@ def test_the_sdk_parses_a_model_out_of_what_the_demo_llm_says(client: openai.Ope
     assert json.loads(answer.choices[0].message.content or "") == city.model_dump()
     if model == "base":
         assert (city.name, city.country) == ("Paris", "France")
+
+
+def test_the_documented_way_from_prompts_to_a_served_proxy_is_one(server: ServerProcess) -> None:
+    program = (ROOT / "docs" / "fine_tune.py").read_text()
+    assert SHOWN in program
+
+    trainer = start_trainer(server.home)
+    try:
+        finished = subprocess.run(
+            [sys.executable, "-c", program.replace(SHOWN, server.url)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+    finally:
+        trainer.kill()
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    events, name, answer = finished.stdout.partition(f"{DEFAULT_LLM}:my-helper\n")
+    assert "succeeded" in events
+    assert name
+    assert answer.strip()
