@@ -18,7 +18,7 @@ class Pick(BaseModel):
 
 
 chat = ChatOpenAI(model=model, base_url=url, api_key="none", temperature=0, max_retries=0)
-armed = chat.bind_tools([Pick], tool_choice="Pick")
+armed = chat.bind_tools([Pick], tool_choice="Pick", strict=True)  # nothing else in the arguments
 whole = armed.invoke(prompt)
 first, *rest = armed.stream(prompt)
 streamed = sum(rest, start=first)

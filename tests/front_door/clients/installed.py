@@ -1,6 +1,7 @@
 """Clients in environments of their own, since they disagree about their dependencies; made when missing, then kept."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,13 @@ from typing import Any
 from filelock import FileLock
 
 PYTHON_CLIENTS = {
-    "instructor": "1.17.0",
-    "langchain-openai": "1.7.3",
-    "litellm": "1.106.2",
-    "llm": "0.36",
-    "openapi-python-client": "0.29.1",
+    "instructor": "instructor==1.17.0",
+    "langchain-openai": "langchain-openai==1.7.3",
+    "litellm": "litellm[mcp]==1.106.2",
+    "llm": "llm==0.36",
+    "openapi-python-client": "openapi-python-client==0.29.1",
 }
-"""Packages of PyPI."""
+"""What pip installs. litellm takes no tools without its extra."""
 
 NODE_CLIENT = ("openai", "7.55.0")
 """A package of npm."""
@@ -32,14 +33,14 @@ _PATIENCE_SECONDS = 120
 
 def programs_of(client: str) -> Path:
     """The folder with the `python` that has `client`, and with its command line if it has one."""
-    version = PYTHON_CLIENTS[client]
+    requirement = PYTHON_CLIENTS[client]
 
     def install(folder: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, f"{client}=={version}"], check=True)
+        subprocess.run([*pip, requirement], check=True)
 
-    return _installed(f"{client}-{version}", install) / "bin"
+    return _installed(re.sub(r"[^\w.-]+", "-", requirement), install) / "bin"
 
 
 def node_modules() -> Path:
