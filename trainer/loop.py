@@ -19,9 +19,9 @@ from trainer.lock import sole_trainer
 from trainer.monitor import warnings
 from trainer.offline.data import OfflineData
 from trainer.prompts import load_prompts
-from trainer.rewards import load_reward
 from trainer.rewards.build import RewardBuilder
 from trainer.rewards.endpoint import ChatEndpoint
+from trainer.rewards.folder import load_reward
 from trainer.rewards.verdicts import Verdicts
 from trainer.rewards.weighted import WeightedReward
 from trainer.run import Interrupted, Parts, Run

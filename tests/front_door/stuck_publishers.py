@@ -34,7 +34,7 @@ def stop_at_harmless(folder: Path) -> None:
 if __name__ == "__main__":
     root, llm_folder = map(Path, sys.argv[1:])
     vars(checkpoint)["write_manifest"] = stop_at_harmless
-    vars(registry)["_commit"] = lambda staged_aliases: stop()
+    vars(registry)["_commit"] = lambda staged, name: stop()
     llm = load_llm(str(llm_folder), dtype="float32", device="cpu")
     for name in ("helpful", "harmless"):
         publisher = RankPublisher(root, root, llm, name=name)

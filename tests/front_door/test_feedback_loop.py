@@ -21,9 +21,9 @@ from tests.front_door.server_process import PATIENCE_SECONDS, ServerProcess, eve
 from tests.front_door.trainer_process import TrainerProcess, start_trainer
 from tests.server.fakes import new_policy
 from trainer.preferences import PreferencePair
-from trainer.rewards import Conversation, RewardModel, load_reward
 from trainer.rewards.fit_frozen_head import fit_frozen_head
-from trainer.rewards.folder import write_reward
+from trainer.rewards.folder import load_reward, write_reward
+from trainer.rewards.model import Conversation, RewardModel
 from trainer.rewards.training_config import RewardTrainingConfig
 
 QUESTIONS = [f"Tell me of the number {number}" for number in range(12)]

@@ -20,9 +20,11 @@ def kill_two_publishers(root: Path, llm_folder: Path) -> None:
     """`kill -9` in the middle of a version of `harmless`, and between a version of `helpful` and its alias."""
     command = [sys.executable, "-m", "tests.front_door.stuck_publishers", str(root), str(llm_folder)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == [b"stuck\n"] * 2
-        process.kill()
+        try:
+            assert process.stdout is not None
+            assert [process.stdout.readline() for _ in range(2)] == [b"stuck\n"] * 2
+        finally:
+            process.kill()
 
 
 def leftovers(root: Path) -> list[str]:

@@ -5,9 +5,9 @@ import pytest
 from proxy_model.errors import GraderFailed
 from store.fine_tuning.graders import ScoreModelGrader, parse_grader
 from tests.server.conftest import RunningServer
-from trainer.rewards import Conversation
 from trainer.rewards.endpoint import ChatEndpoint
 from trainer.rewards.endpoint_config import EndpointConfig
+from trainer.rewards.model import Conversation
 from trainer.rewards.pairwise import PairwiseJudge
 from trainer.rewards.score_model import ScoreModel
 from trainer.rewards.verdicts import Verdicts

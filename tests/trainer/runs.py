@@ -15,7 +15,7 @@ from trainer.algorithm_config import PpoConfig
 from trainer.config import ProxyShape, RewardConfig, RolloutConfig, TrainConfig
 from trainer.loop import TrainResult, train
 from trainer.prompts import Prompt
-from trainer.rewards import Conversation
+from trainer.rewards.model import Conversation
 from trainer.rewards.terms import trained_term
 from trainer.rewards.weighted import WeightedReward, WeightedTerm
 from trainer.run import Parts

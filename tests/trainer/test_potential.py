@@ -7,11 +7,11 @@ from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.trajectory import Trajectory
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
-from trainer.rewards import Conversation, RewardModel
 from trainer.rewards.bradley_terry import Standardisation
 from trainer.rewards.frozen_features import FrozenFeatures
 from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.linear_head import LinearHead
+from trainer.rewards.model import Conversation, RewardModel
 from trainer.rewards.weighted import WeightedReward, WeightedTerm
 
 

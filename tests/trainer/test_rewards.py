@@ -13,12 +13,13 @@ from tests.trainer.preference_data import write_pairs
 from tests.trainer.tiny_encoder import write_tiny_encoder
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.preferences import deal, load_preferences
-from trainer.rewards import Conversation, bradley_terry, load_reward
+from trainer.rewards import bradley_terry
 from trainer.rewards.bag_of_words import BagOfWords
 from trainer.rewards.fit_frozen_head import default_taps
-from trainer.rewards.folder import read_reward
+from trainer.rewards.folder import load_reward, read_reward
 from trainer.rewards.frozen_features import FrozenFeatures
 from trainer.rewards.linear_head import fit_head
+from trainer.rewards.model import Conversation
 from trainer.rewards.report import Accuracy, correlation
 from trainer.rewards.sentence_features import SentenceEncoder, SentenceFeatures
 from trainer.rewards.sentence_source import find_encoder

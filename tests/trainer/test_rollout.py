@@ -9,7 +9,7 @@ from tests.trainer.tiny_llm import tiny_llm
 from trainer.batch import flatten
 from trainer.config import RolloutConfig
 from trainer.prompts import Prompt
-from trainer.rewards import Conversation
+from trainer.rewards.model import Conversation
 from trainer.rollout import EncodedPrompt, Rollout, encode_prompts, roll_out_policy
 
 SKAM = SkamConfig(top_p=0.95, p_t=0.0005, max_candidates=8)

@@ -18,7 +18,7 @@ from proxy_model.kv_cache import KVCache
 from proxy_model.skam import top_tokens
 from trainer.evaluation.answer import Answer
 from trainer.potential import judging_heads
-from trainer.rewards import RewardModel
+from trainer.rewards.model import RewardModel
 
 
 class PrefixJudge:

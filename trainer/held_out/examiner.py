@@ -31,7 +31,7 @@ from trainer.evaluation.text_metrics import Dictionary, english_words
 from trainer.held_out.config import GatesConfig, HeldOutConfig
 from trainer.held_out.gates import Reading, Summary, readings
 from trainer.prompts import Prompt
-from trainer.rewards import RewardModel
+from trainer.rewards.model import RewardModel
 from trainer.rewards.progress import reading_progress
 from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts, roll_out_policy
 

@@ -6,8 +6,3 @@
 
 The two share nothing: `preferences.PreferencePair.half` deals the pairs, and the features have no part in common.
 """
-
-from trainer.rewards.folder import load_reward
-from trainer.rewards.model import Conversation, RewardModel
-
-__all__ = ["Conversation", "RewardModel", "load_reward"]

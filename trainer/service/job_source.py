@@ -11,6 +11,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -116,15 +117,15 @@ class JobSource:
         aside.replace(path)
 
     def _remove_ended(self) -> None:
-        """Delete what is left of jobs that have ended: their data is their owners'."""
+        """Delete what is left of jobs that have ended: their data is their owners'. Other trainers may do so, too."""
         root = jobs_root(self._home)
         for folder in root.iterdir() if root.is_dir() else ():
-            if folder.is_dir() and self._queue.has_ended(folder.name):
-                try:
+            with suppress(OutputTaken, FileNotFoundError):
+                if folder.name.startswith(disk.STAGING_PREFIX):
+                    disk.remove(folder)
+                elif folder.is_dir() and self._queue.has_ended(folder.name):
                     with sole_trainer(folder / "run"):
-                        disk.remove(folder)
-                except OutputTaken:
-                    continue
+                        disk.remove(folder.rename(disk.staging_path(root)))
 
 
 def _replay(rows: Path, num_rows: int, config: TrainConfig, report: JobReport, must_leave: Callable[[], bool]) -> bool:

@@ -12,7 +12,7 @@ from trainer.config import TrainConfig
 from trainer.held_out.config import HeldOutConfig
 from trainer.held_out.examiner import Examiner
 from trainer.prompts import Prompt
-from trainer.rewards import Conversation, RewardModel
+from trainer.rewards.model import Conversation, RewardModel
 from trainer.run import Parts
 
 

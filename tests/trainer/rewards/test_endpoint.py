@@ -12,10 +12,10 @@ from store.fine_tuning.graders import parse_grader
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.config import config_from_mapping, config_to_mapping
 from trainer.preferences import PreferencePair
-from trainer.rewards import Conversation
 from trainer.rewards.build import RewardBuilder
 from trainer.rewards.endpoint import ChatEndpoint
 from trainer.rewards.endpoint_config import EndpointConfig
+from trainer.rewards.model import Conversation
 from trainer.rewards.pairwise import PairwiseJudge, verdict_in
 from trainer.rewards.score_model import number_in
 from trainer.rewards.verdicts import Verdicts

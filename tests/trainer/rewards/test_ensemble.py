@@ -8,11 +8,12 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 from proxy_model.errors import InvalidParameter, ModelUnavailable
 from tests.trainer.rewards.test_terms import Fixed
 from tests.trainer.tiny_llm import tiny_llm, tiny_parts
-from trainer.rewards import Conversation, bradley_terry
+from trainer.rewards import bradley_terry
 from trainer.rewards.build import RewardBuilder
 from trainer.rewards.classifier import ClassifierReward
 from trainer.rewards.ensemble import Ensemble
 from trainer.rewards.linear_head import fit_head
+from trainer.rewards.model import Conversation
 from trainer.rewards.terms import parse_terms, terms_to_json
 
 USER = [{"role": "user", "content": "Hello?"}]

@@ -4,7 +4,7 @@ import torch
 from proxy_model.errors import GraderFailed, InvalidParameter
 from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
 from tests.trainer.tiny_llm import tiny_llm
-from trainer.rewards import Conversation, RewardModel
+from trainer.rewards.model import Conversation, RewardModel
 from trainer.rewards.rules import JsonRule, KeywordsRule, LengthRule, RegexRule
 
 

@@ -6,8 +6,8 @@ import pytest
 from proxy_model.errors import GraderFailed
 from store.fine_tuning.graders import Metric, StringCheckGrader, parse_grader
 from tests.trainer.tiny_llm import tiny_llm
-from trainer.rewards import Conversation
 from trainer.rewards.build import RewardBuilder
+from trainer.rewards.model import Conversation
 from trainer.rewards.text_graders import StringCheck, similarity
 
 USER = [{"role": "user", "content": "?"}]

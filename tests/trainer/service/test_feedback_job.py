@@ -21,10 +21,10 @@ from trainer.feedback.reward import update_reward
 from trainer.feedback.rounds import Round
 from trainer.loop import TrainResult, train
 from trainer.preferences import PreferencePair
-from trainer.rewards import Conversation
 from trainer.rewards.fit_frozen_head import fit_frozen_head
 from trainer.rewards.folder import read_reward, write_reward
 from trainer.rewards.frozen_head import FrozenHead
+from trainer.rewards.model import Conversation
 from trainer.rewards.training_config import RewardTrainingConfig
 from trainer.service.feedback_job import FeedbackJob, read_feedback_job
 from trainer.service.work import Work

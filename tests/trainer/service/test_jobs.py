@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from proxy_model import disk
 from proxy_model.engine import Engine
 from proxy_model.errors import DataError, GraderFailed, OutputTaken
 from proxy_model.paths import jobs_root, proxies_root
@@ -28,7 +30,7 @@ from tests.trainer.tiny_llm import write_tiny_llm
 from trainer.loop import Supervision, TrainResult, train
 from trainer.service.file_clerk import FileClerk
 from trainer.service.gauges import TrainingGauges
-from trainer.service.job_config import job_config
+from trainer.service.job_config import job_config, run_folder
 from trainer.service.job_source import JobSource
 from trainer.service.worker import Trains, Worker
 
@@ -312,6 +314,26 @@ def test_only_the_folders_of_ended_jobs_are_deleted(bench: Bench) -> None:
     assert bench.source().next_work() is None
 
     assert len(list(jobs_root(bench.home).iterdir())) == 2
+
+
+def test_two_trainers_may_delete_one_folder_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = bench.order()
+    bench.jobs.cancel("me", ended.id)
+    run_folder(bench.home, ended.id).mkdir(parents=True)
+    meanwhile = [bench.source(), bench.source()]
+
+    def remove(path: Path) -> None:
+        """Others look just when the lock is gone, but not all of the rest."""
+        for lock in path.glob(".*.lock"):
+            lock.unlink()
+        if meanwhile:
+            meanwhile.pop()._remove_ended()
+        shutil.rmtree(path)
+
+    monkeypatch.setattr(disk, "remove", remove)
+
+    assert bench.source().next_work() is None
+    assert list(jobs_root(bench.home).iterdir()) == []
 
 
 def test_choices_of_a_job_become_settings_of_its_run(tmp_path: Path) -> None:
