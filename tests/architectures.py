@@ -1,5 +1,6 @@
 """Random LLMs of several architectures, small enough for a test: each differs where code tends to assume Llama."""
 
+import copy
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def random_model(name: str) -> Any:
     """A transformers model with weights large enough that its greedy answers vary from prompt to prompt."""
     from transformers import AutoModelForCausalLM
 
-    config = ARCHITECTURES[name]
+    config = copy.deepcopy(ARCHITECTURES[name])
     config.initializer_range = 0.2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
