@@ -20,7 +20,7 @@ from trainer.algorithms.optimisation import make_optimizer
 from trainer.algorithms.units import changed_decisions
 from trainer.algorithms.value import predicted_gaps
 from trainer.batch import PpoBatch, action_logprobs, flatten
-from trainer.offline.calibration import shifted_to
+from trainer.offline.calibration import RateSearch, shifted_to
 from trainer.offline.reference import under_reference
 from trainer.targets import Targets
 
@@ -156,6 +156,27 @@ def test_a_shift_puts_the_threshold_at_the_quantile() -> None:
 
     assert shifted.actor.output.bias.item() == pytest.approx(1.5 - 2.0)
     assert policy.actor.output.bias.item() == 1.5
+
+
+def test_a_search_finds_the_share_where_the_rate_leaps() -> None:
+    """A rate that rises with the 2.8th power of the share, as one that was served: .04 had .032 and .15 had 1.245."""
+    search, share = RateSearch(0.12), 0.04
+
+    first = share = search.after(share, 0.032)
+    second = share = search.after(share, 1.245)
+    for _ in range(3):
+        share = search.after(share, 0.032 * (share / 0.04) ** 2.8)
+
+    assert first == pytest.approx(0.15)
+    assert second == pytest.approx(0.04 * 3.75**0.361, rel=1e-3)  # log(.12 / .032) / log(1.245 / .032)
+    assert 0.032 * (share / 0.04) ** 2.8 == pytest.approx(0.12, rel=0.02)
+
+
+def test_a_search_goes_on_from_no_rejection_at_all_and_not_past_every_candidate() -> None:
+    search = RateSearch(0.5)
+
+    assert search.after(0.1, 0.0) == pytest.approx(0.4)
+    assert search.after(0.4, 0.0) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Own answers are asked because a refusal leads where the recorded answers have no
 of the recorded first choices became .61 rejections per token.
 """
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -27,11 +28,16 @@ _NUM_ANSWERS = 512
 _NUM_PROMPTS, _MAX_TOKENS = 32, 48
 """Prompts that are answered in each round, evenly spread over those of the folder, and how far."""
 
-_MAX_ROUNDS = 5
+_MAX_ROUNDS = 7
 _TOLERANCE = 0.1
 """Part of the wanted rate by which the found one may be off."""
 
 _MAX_STEP = 4.0
+"""Between two shares, as long as all found rates are on one side of the wanted one."""
+
+_LEAST_RATE = 1e-3
+"""What none at all counts as, in logarithms."""
+
 _FIRST_SHARE = 1 / 3
 """Refused first choices of recorded answers per rejection, to begin with."""
 
@@ -43,21 +49,22 @@ def calibrated(
 ) -> ProxyPolicy:
     """A copy of `policy` whose greedy answers have about `rejections` per token, measured on the recorded prompts.
 
-    The closest of a few rounds: the share of refused recorded first choices is scaled by what was missing.
+    The closest of a few rounds, in which the share of refused recorded first choices is sought.
     """
     logits = first_choice_logits(policy, trajectories, llm.embedding)
     if not logits.numel():
         return policy
     service = _Service.of(llm, skam, trajectories)
-    share, closest, distance = rejections * _FIRST_SHARE, policy, float("inf")
+    search, share = RateSearch(rejections), rejections * _FIRST_SHARE
+    closest, distance = policy, float("inf")
     for _ in range(_MAX_ROUNDS):
-        shifted = shifted_to(policy, logits, min(share, 1.0))
+        shifted = shifted_to(policy, logits, share)
         found = service.rejections_per_token(shifted)
         if abs(found - rejections) < distance:
             closest, distance = shifted, abs(found - rejections)
         if distance <= _TOLERANCE * rejections:
             break
-        share *= min(max(rejections / max(found, 1e-9), 1 / _MAX_STEP), _MAX_STEP)
+        share = search.after(share, found)
     return closest
 
 
@@ -81,6 +88,30 @@ def shifted_to(policy: ProxyPolicy, logits: Tensor, share: float) -> ProxyPolicy
     shifted = deepcopy(policy)
     shifted.actor.output.bias.sub_(torch.quantile(logits[:: -(-logits.numel() // 1_000_000)], share))
     return shifted
+
+
+@dataclass(slots=True)
+class RateSearch:
+    """Looks for the share with a rate of `wanted`; rates leap up where one refusal brings on the next."""
+
+    wanted: float
+    below: tuple[float, float] | None = None
+    """Share and found rate, the last one under `wanted`."""
+
+    above: tuple[float, float] | None = None
+
+    def after(self, share: float, found: float) -> float:
+        """What to try next: on a straight line in logarithms between below and above, or a step towards the wanted."""
+        found = max(found, _LEAST_RATE)
+        if found < self.wanted:
+            self.below = (share, found)
+        else:
+            self.above = (share, found)
+        if self.below is None or self.above is None:
+            return min(share * min(max(self.wanted / found, 1 / _MAX_STEP), _MAX_STEP), 1.0)
+        (low, least), (high, most) = self.below, self.above
+        part = math.log(self.wanted / least) / math.log(most / least)
+        return low * math.pow(high / low, min(max(part, 0.1), 0.9))
 
 
 @dataclass(frozen=True, slots=True)
