@@ -6,6 +6,7 @@ from server.errors import invalid
 from server.proxies.model_name import parse_model_name
 from server.schemas.fine_tuning import FineTuningJobRequest, Publication
 from server.service import Service, Serving
+from store.fine_tuning.gates import Gates
 from store.fine_tuning.jobs import Order
 from store.fine_tuning.reward_models import require_reward_models
 from store.fine_tuning.specification import MAX_SEED, METHODS, Method, Specification
@@ -25,6 +26,7 @@ def to_order(body: FineTuningJobRequest, owner: str, service: Service) -> Order:
         proxy=body.suffix or f"ft-{secrets.token_hex(6)}",
         alias=(body.proxy or Publication()).alias,
         start=_start(body.model, serving),
+        gates=_gates(body, service),
         seed=secrets.randbelow(MAX_SEED) if body.seed is None else body.seed,
     )
     return Order(
@@ -32,6 +34,7 @@ def to_order(body: FineTuningJobRequest, owner: str, service: Service) -> Order:
         proxy=specification.proxy,
         specification=specification.to_json(),
         training_file=body.training_file,
+        validation_file=body.validation_file,
         metadata=body.metadata or {},
     )
 
@@ -52,12 +55,24 @@ def _start(model: str, serving: Serving) -> str | None:
     return str(table.resolve(name.proxy) if name.version is None else table.resolve(name.proxy, name.version))
 
 
+def _gates(body: FineTuningJobRequest, service: Service) -> Gates | None:
+    """Raises `InvalidParameter`."""
+    if body.gates is None:
+        return None
+    gates = Gates.parse(body.gates)
+    gates.judge_folder(service.settings.home)
+    return gates
+
+
 def _refuse_what_is_not_there(body: FineTuningJobRequest) -> None:
     if body.method is None:
         message = f"Missing required parameter: 'method', an object with a type, one of {METHODS}."
         raise invalid(message, param="method", code="missing_required_parameter")
-    if body.validation_file is not None:
-        raise _unsupported("validation_file", "hold prompts back and compare proxies with `proxy-rlhf evaluate`")
+    if body.gates is not None and body.validation_file is None:
+        message = "Missing required parameter: 'validation_file', prompts that 'gates' are asked on."
+        raise invalid(message, param="validation_file", code="missing_required_parameter")
+    if body.gates is None and body.validation_file is not None:
+        raise _unsupported("validation_file", "without 'gates' nothing would be asked of it")
     if body.hyperparameters:
         raise _unsupported("hyperparameters", "give them inside of 'method'")
     if body.integrations:

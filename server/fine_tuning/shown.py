@@ -36,6 +36,7 @@ def shown_job(job: Job) -> dict[str, Any]:
         hyperparameters=CommonHyperparameters.model_validate(method[method["type"]]["hyperparameters"]),
         metadata=job.metadata,
         proxy=JobProxy(name=ordered["proxy"], alias=ordered["alias"]),
+        gates=ordered.get("gates"),
     )
     return shown.model_dump()
 

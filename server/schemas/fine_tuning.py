@@ -37,8 +37,11 @@ class FineTuningJobRequest(Strict):
     seed: int | None = None
     metadata: Metadata | None = None
     proxy: Publication | None = None
+    gates: dict[str, Any] | None = None
+    """An extension: `{"judge": "<reward model>", "min_reward_gain": 0, ...}`, see `store.fine_tuning.gates`."""
+
     validation_file: StoredId | None = None
-    """Refused: nothing is held out by a job yet."""
+    """Prompts that `gates` are asked on; goes with them."""
 
     hyperparameters: dict[str, Any] | None = None
     """Refused: OpenAI's older place for what is in `method` now."""
@@ -93,6 +96,7 @@ class FineTuningJob(BaseModel):
     integrations: list[dict[str, Any]] = Field(default=[])
     metadata: dict[str, str]
     proxy: JobProxy
+    gates: dict[str, Any] | None
 
 
 class FineTuningJobList(BaseModel):

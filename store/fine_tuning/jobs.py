@@ -18,6 +18,9 @@ from store.schema import jobs as table
 
 Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
+FileParam = Literal["training_file", "validation_file"]
+"""The parameters of an order that name files."""
+
 UNFINISHED: tuple[Status, ...] = ("validating_files", "queued", "running", "paused")
 _ACTIVE: tuple[Status, ...] = ("validating_files", "queued", "running")
 TRAINING_PURPOSE = "fine-tune"
@@ -97,7 +100,7 @@ class ProxyTaken(ValueError):
 class NoSuchFile(LookupError):
     """The owner has no such file to train on; `param` says which of the two."""
 
-    def __init__(self, param: Literal["training_file", "validation_file"]) -> None:
+    def __init__(self, param: FileParam) -> None:
         super().__init__(param)
         self.param = param
 

@@ -5,6 +5,7 @@ reinforcement   {"messages": [..., a user's turn], "reference": "..."}    a prom
 supervised      {"messages": [..., an assistant's turn]}                  the last turn is the answer that is learnt
 dpo             {"input": {"messages": [...]}, "preferred_output": [turn], "non_preferred_output": [turn]}
                 {"prompt": [...], "chosen": "...", "rejected": "..."}     the same as in `data/`
+validation file any of these
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -40,6 +41,16 @@ def prompt_row(found: Mapping[str, Any], fields: Collection[str]) -> dict[str, A
     for name in sorted(fields):
         _require_field(found, name)
     return {"prompt": messages, "item": dict(found)}
+
+
+def held_out_row(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a validation file: the prompt of any of the forms, whose answers are not read."""
+    if "input" in found or "chosen" in found:
+        return {"prompt": pair_row(found)["prompt"]}
+    turns = found.get("messages")
+    if isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant":
+        return {"prompt": answer_row(found)["prompt"]}
+    return prompt_row(found, ())
 
 
 def answer_row(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, cast, get_args
 from proxy_model.aliases import Aliases
 from proxy_model.errors import InvalidParameter
 from proxy_model.proxy_name import is_proxy_name
+from store.fine_tuning.gates import Gates
 from store.fine_tuning.graders import Grader, grader_to_json, parse_grader
 from store.fine_tuning.hyperparameters import (
     DpoHyperparameters,
@@ -89,6 +90,8 @@ class Specification:
     """`name@version` of the proxy whose weights it starts from. None: new weights."""
 
     seed: int
+    gates: Gates | None = None
+    """What its versions must keep to; None: they are named as soon as they are published."""
 
     def __post_init__(self) -> None:
         require(is_proxy_name(self.proxy), "suffix", self.proxy, "of a-z, 0-9, '.', '_' and '-', not 'base'")
@@ -105,9 +108,12 @@ class Specification:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values only."""
-        return {**asdict(self), "method": self.method.to_json()}
+        gates = None if self.gates is None else self.gates.to_json()
+        return {**asdict(self), "method": self.method.to_json(), "gates": gates}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`. Raises `InvalidParameter`."""
-        return cls(**{**value, "method": Method.parse(value["method"])})
+        gates = value.get("gates")
+        parsed = {"method": Method.parse(value["method"]), "gates": gates and Gates.parse(gates)}
+        return cls(**{**value, **parsed})

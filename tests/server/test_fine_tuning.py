@@ -18,6 +18,7 @@ Start = Callable[..., RunningServer]
 MINE, YOURS = "sk-mine-1111", "sk-yours-2222"
 GRADER = {"type": "reward_model", "name": "calm", "model": "helpful"}
 METHOD: Any = {"type": "reinforcement", "reinforcement": {"grader": GRADER}}
+GATES = {"judge": "helpful", "min_reward_gain": -0.1}
 
 
 def connect(server: RunningServer, key: str = "none") -> openai.OpenAI:
@@ -64,6 +65,16 @@ def test_an_order_is_kept_as_openai_shows_it(client: openai.OpenAI) -> None:
         f"Created fine-tuning job: {job.id}",
     ]
     assert client.fine_tuning.jobs.checkpoints.list(job.id).data == []
+
+
+def test_the_gates_of_a_job_are_shown_as_they_will_be_asked(client: openai.OpenAI) -> None:
+    held_out = upload(client)
+
+    job = order(client, validation_file=held_out, extra_body={"gates": GATES})
+
+    assert job.validation_file == held_out
+    assert job.gates == {"judge": "helpful", "num_prompts": 64, "max_tokens": 64, "min_reward_gain": -0.1}
+    assert order(client).gates is None
 
 
 @pytest.mark.parametrize("kind", ["supervised", "dpo"])
@@ -227,7 +238,13 @@ def test_training_may_start_from_a_served_proxy(start: Start) -> None:
         ),
         ({"suffix": "My Proxy"}, "suffix", "a-z"),
         ({"seed": 2**31}, "seed", "2147483647"),
-        ({"validation_file": "file-0"}, "validation_file", "not supported"),
+        ({"validation_file": "file-0"}, "validation_file", "'gates'"),
+        ({"validation_file": "file-0", "gates": GATES}, "validation_file", "no file of the id"),
+        ({"gates": GATES}, "validation_file", "Missing required parameter"),
+        ({"validation_file": "file-0", "gates": {**GATES, "judge": "../helpful"}}, "gates.judge", "'helpful'"),
+        ({"validation_file": "file-0", "gates": {"judge": "helpful"}}, "gates.min_reward_gain", "another limit"),
+        ({"validation_file": "file-0", "gates": {**GATES, "max_kl": "x"}}, "gates.max_kl", "[0, 1000]"),
+        ({"validation_file": "file-0", "gates": "strict"}, "gates", "an object"),
         ({"hyperparameters": {"n_epochs": 1}}, "hyperparameters", "inside of 'method'"),
         ({"integrations": [{"type": "wandb"}]}, "integrations", "not supported"),
         ({"colour": "red"}, "colour", "Unknown parameter"),

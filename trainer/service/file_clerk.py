@@ -3,12 +3,13 @@
 import logging
 import threading
 import time
+from collections.abc import Iterator
 
 from proxy_model.errors import InvalidParameter, StoreTooNew, StoreUnavailable
 from store.files import Files
-from store.fine_tuning.jobs import Job, JobError
+from store.fine_tuning.jobs import FileParam, Job, JobError, NoSuchFile
 from store.fine_tuning.queue import JobQueue
-from store.fine_tuning.rows import row_parser
+from store.fine_tuning.rows import RowParser, held_out_row, row_parser
 from store.fine_tuning.specification import Specification
 from store.fine_tuning.training_file import check_file
 
@@ -16,9 +17,13 @@ _POLL_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
-FILE_GONE = JobError(
-    code="training_file_gone", message="The training file has been deleted or has expired.", param="training_file"
-)
+
+class _BadFile(Exception):
+    """A file that its job cannot use; `error` says so to the owner."""
+
+    def __init__(self, error: JobError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class FileClerk:
@@ -42,24 +47,27 @@ class FileClerk:
         return True
 
     def _decide(self, job: Job) -> None:
-        file = self._files.get(job.owner, job.training_file)
-        if file is None:
-            self._queue.reject(job.id, FILE_GONE)
-            return
         try:
             method = Specification.from_json(job.specification).method
-            report = check_file(self._files.content(file), row_parser(method))
+            num_rows = self._count_rows(job, "training_file", row_parser(method))
+            if job.validation_file is not None:
+                self._count_rows(job, "validation_file", held_out_row)
         except InvalidParameter as refused:  # it was ordered from another release
             self._queue.reject(job.id, JobError(code="invalid_method", message=str(refused), param=refused.name))
-            return
-        except LookupError:
-            self._queue.reject(job.id, FILE_GONE)
-            return
-        if report.problem is None:
-            self._queue.accept(job.id, f"The training file has {report.num_rows} rows")
+        except _BadFile as bad:
+            self._queue.reject(job.id, bad.error)
         else:
-            error = JobError(code="invalid_training_file", message=report.problem, param="training_file")
-            self._queue.reject(job.id, error)
+            self._queue.accept(job.id, f"The training file has {num_rows} rows")
+
+    def _count_rows(self, job: Job, param: FileParam, parse: RowParser) -> int:
+        """Of the file that the order gives as `param`. Raises `_BadFile`."""
+        try:
+            report = check_file(job_file(self._files, job, param), parse)
+        except NoSuchFile as gone:
+            raise _BadFile(file_gone(gone.param)) from gone
+        if report.problem is not None:
+            raise _BadFile(JobError(code=f"invalid_{param}", message=report.problem, param=param))
+        return report.num_rows
 
     def _run(self) -> None:
         while True:
@@ -70,3 +78,21 @@ class FileClerk:
                 has_looked = False
             if not has_looked:
                 time.sleep(_POLL_SECONDS)
+
+
+def job_file(files: Files, job: Job, param: FileParam) -> Iterator[bytes]:
+    """The content of the file that the order gives as `param`. Raises `NoSuchFile`, while it is read, too."""
+    file_id = getattr(job, param)
+    file = files.get(job.owner, file_id)
+    if file is None:
+        raise NoSuchFile(param)
+    try:
+        yield from files.content(file)
+    except LookupError as error:
+        raise NoSuchFile(param) from error
+
+
+def file_gone(param: FileParam) -> JobError:
+    """What the owner is told of a file that was there when the job was ordered."""
+    message = f"The {param.replace('_', ' ')} has been deleted or has expired."
+    return JobError(code=f"{param}_gone", message=message, param=param)

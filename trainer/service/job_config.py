@@ -5,6 +5,7 @@ from typing import Any
 
 from proxy_model.paths import jobs_root, proxies_root
 from proxy_model.registry import ProxyRegistry
+from store.fine_tuning.gates import Gates
 from store.fine_tuning.graders import grader_to_json
 from store.fine_tuning.hyperparameters import (
     DpoHyperparameters,
@@ -16,7 +17,7 @@ from store.fine_tuning.specification import Specification
 from trainer.algorithm_config import DpoConfig, DtConfig, LikelihoodConfig, PpoConfig, RlooConfig
 from trainer.config import TrainConfig, config_from_mapping
 
-ROWS_FILE = "rows.jsonl"
+ROWS_FILE, HELD_OUT_FILE = "rows.jsonl", "held_out.jsonl"
 _RUN_FOLDER, _DATA_FOLDER = "run", "answers"
 
 _BATCH_PROMPTS = 48
@@ -85,7 +86,15 @@ def job_config(
         values |= _offline(chosen, num_rows)
     if specification.start is not None:
         values["start"] = str(_published(specification.start, home))
+    if specification.gates is not None:
+        values |= _gated(specification.gates, job_id, home)
     return config_from_mapping(values)
+
+
+def _gated(gates: Gates, job_id: str, home: Path) -> dict[str, Any]:
+    held_out = {"prompts": str(job_folder(home, job_id) / HELD_OUT_FILE), "judge": str(gates.judge_folder(home))}
+    sizes = {"num_prompts": gates.num_prompts, "max_tokens": gates.max_tokens}
+    return {"held_out": held_out | sizes, "gates": {name: float(limit) for name, limit in gates.limits.items()}}
 
 
 def _online(chosen: ReinforcementHyperparameters, num_rows: int) -> dict[str, Any]:

@@ -17,23 +17,21 @@ from proxy_model.errors import (
     StoreUnavailable,
     UnknownProxy,
 )
+from proxy_model.verdicts import Verdict
 from store.completions import now
-from store.fine_tuning.jobs import JobError
+from store.fine_tuning.jobs import JobError, NoSuchFile
 from store.fine_tuning.journal import Level
 from store.fine_tuning.queue import MAX_FAILURES, JobQueue, Lease, LeaseLost
 from store.fine_tuning.specification import Specification
-from trainer.service.file_clerk import FILE_GONE
+from trainer.service.file_clerk import file_gone
 from trainer.service.heartbeat import Heartbeat
+from trainer.service.job_config import HELD_OUT_FILE
 from trainer.service.work import Observer
 
 _FIRST_RETRY_SECONDS = 5.0
 _MAX_RETRY_SECONDS = 300.0
 
 logger = logging.getLogger(__name__)
-
-
-class FileGone(Exception):
-    """The training file was deleted before training began."""
 
 
 class JobReport(Observer):
@@ -66,6 +64,13 @@ class JobReport(Observer):
         """Note the version."""
         step, metrics = int(row["progress/iteration"]), _finite(row)
         self._say(lambda: self._queue.record_checkpoint(self._lease, step, f"{self._llm}:{ref}", metrics))
+
+    def on_verdict(self, ref: ProxyRef, verdict: Verdict) -> None:
+        """Note what the gates said."""
+        if verdict.obstacle is None:
+            self.note(f"{self._llm}:{ref} has passed its gates against {verdict.against}")
+        else:
+            self.note(gate_message(f"{self._llm}:{ref}", verdict), level="warn")
 
     def note(self, message: str, level: Level = "info") -> None:
         """Add to its events."""
@@ -126,15 +131,18 @@ class JobReport(Observer):
             self._queue.retry(self._lease, message, seconds)
 
 
+def gate_message(model: str, verdict: Verdict) -> str:
+    """Which gates a version did not pass, and by how much."""
+    return f"{model} has not passed its gates against {verdict.against}: {verdict.obstacle}"
+
+
 def final_error(error: Exception) -> JobError | None:
     """What no other attempt would change, in words without paths; None for what may pass."""
     match error:
-        case FileGone():
-            return FILE_GONE
+        case NoSuchFile():
+            return file_gone(error.param)
         case DataError():
-            place = f"Line {error.line_number} of the training file" if error.line_number else "The training file"
-            message = f"{place}: {error.reason}."
-            return JobError(code="invalid_training_file", message=message, param="training_file")
+            return _file_error(error)
         case InvalidParameter():
             message = f"'{error.name}' must be {error.allowed}."
             return JobError(code="invalid_method", message=message, param=error.name)
@@ -145,6 +153,14 @@ def final_error(error: Exception) -> JobError | None:
         case ModelUnavailable():
             return JobError(code="model_unavailable", message="The trainer cannot load the LLM.", param="model")
     return None
+
+
+def _file_error(error: DataError) -> JobError:
+    """Of a file that was good line by line, but of which nothing can be used."""
+    param = "validation_file" if error.path.name == HELD_OUT_FILE else "training_file"
+    name = param.replace("_", " ")
+    place = f"Line {error.line_number} of the {name}" if error.line_number else f"The {name}"
+    return JobError(code=f"invalid_{param}", message=f"{place}: {error.reason}.", param=param)
 
 
 def _is_full_disk(error: Exception) -> bool:

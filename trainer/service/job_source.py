@@ -18,20 +18,24 @@ from pathlib import Path
 from proxy_model import disk
 from proxy_model.errors import OutputTaken
 from proxy_model.paths import jobs_root
+from proxy_model.registry import ProxyRegistry
 from store.database import Database
 from store.files import Files
+from store.fine_tuning.jobs import FileParam, Job, JobError
 from store.fine_tuning.queue import JobQueue, Lease, LeaseLost
-from store.fine_tuning.rows import row_parser
+from store.fine_tuning.rows import RowParser, held_out_row, row_parser
 from store.fine_tuning.specification import Specification
 from store.fine_tuning.training_file import read_rows
 from trainer.config import TrainConfig
+from trainer.held_out.examiner import GATES_FILE
 from trainer.lock import sole_trainer
 from trainer.run import planned_iterations
 from trainer.run_log import METRICS_FILE
 from trainer.run_log import read_rows as read_metrics
-from trainer.service.job_config import ROWS_FILE, job_config, job_folder, run_folder
+from trainer.service.file_clerk import job_file
+from trainer.service.job_config import HELD_OUT_FILE, ROWS_FILE, job_config, job_folder, run_folder
 from trainer.service.job_replay import replay_rows
-from trainer.service.job_report import FileGone, JobReport
+from trainer.service.job_report import JobReport, gate_message
 from trainer.service.work import Work, ready
 from trainer.state import STATE_FILE
 
@@ -74,18 +78,35 @@ class JobSource:
         specification = Specification.from_json(lease.job.specification)
         try:
             report.flush()
-            self._queue.succeed(lease, specification.model, _num_tokens(rows))
+            refused = self._refused(work.config, specification.llm)
+            if refused is not None:
+                self._queue.fail(lease, refused)
+            else:
+                self._queue.succeed(lease, specification.model, _num_tokens(rows))
         except LeaseLost:
             logger.info("a job was taken back in its last moment", extra={"job": lease.job.id})
         finally:
             report.heartbeat.stop()
+
+    def _refused(self, config: TrainConfig, llm: str) -> JobError | None:
+        """What the gates have against the last version; None where it has passed them, or has none."""
+        if config.gates is None:
+            return None
+        version = int(json.loads((config.output / GATES_FILE).read_text().splitlines()[-1])["version"])
+        verdict = ProxyRegistry(config.registry_folder).verdicts(config.proxy).by_version[version]
+        if verdict.obstacle is None:
+            return None
+        return JobError(code="gate_failed", message=gate_message(f"{llm}:{config.proxy}@{version}", verdict))
 
     def _prepare(self, lease: Lease, report: JobReport) -> Work:
         job, home = lease.job, self._home
         specification = Specification.from_json(job.specification)
         folder, rows = run_folder(home, job.id), job_folder(home, job.id) / ROWS_FILE
         if not rows.exists():
-            self._write_rows(lease, specification, rows)
+            self._write_rows(job, "training_file", row_parser(specification.method), rows)
+        held_out = job_folder(home, job.id) / HELD_OUT_FILE
+        if job.validation_file is not None and not held_out.exists():
+            self._write_rows(job, "validation_file", held_out_row, held_out)
         with rows.open("rb") as file:
             num_rows = sum(1 for _ in file)
         config = job_config(specification, job.id, num_rows, home, self._judge_url)
@@ -99,21 +120,13 @@ class JobSource:
         prepare = ready if config.data is None else partial(_replay, rows, num_rows, config, report)
         return Work(config=config, is_resumed=is_resumed, observer=report, prepare=prepare)
 
-    def _write_rows(self, lease: Lease, specification: Specification, path: Path) -> None:
-        """The rows as the trainer reads them; whole or not at all. Raises `FileGone`."""
-        job = lease.job
-        found = self._files.get(job.owner, job.training_file)
-        if found is None:
-            raise FileGone
-        parse = row_parser(specification.method)
+    def _write_rows(self, job: Job, param: FileParam, parse: RowParser, path: Path) -> None:
+        """The rows as the trainer reads them; whole or not at all. Raises `NoSuchFile`."""
         disk.make_folder(path.parent)
         aside = disk.staging_path(path.parent)
-        try:
-            with aside.open("w", encoding="utf-8") as file:
-                for row in read_rows(self._files.content(found), parse):
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        except LookupError as error:
-            raise FileGone from error
+        with aside.open("w", encoding="utf-8") as file:
+            for row in read_rows(job_file(self._files, job, param), parse):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
         aside.replace(path)
 
     def _remove_ended(self) -> None:

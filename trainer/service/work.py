@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy_model.bank import ProxyRef
+from proxy_model.verdicts import Verdict
 from trainer.config import TrainConfig
 
 
@@ -21,6 +22,9 @@ class Observer:
 
     def on_publish(self, ref: ProxyRef, row: Mapping[str, float]) -> None:
         """A version is published; said again when a resumed run finds that it had been."""
+
+    def on_verdict(self, ref: ProxyRef, verdict: Verdict) -> None:
+        """The gates of a version have been asked."""
 
     def on_leave(self) -> None:
         """The run is left before its end, to be resumed."""

@@ -119,11 +119,15 @@ class Worker:
             self._published(ref)
             observer.on_publish(ref, row)
 
+        def judged(ref: ProxyRef, verdict: Verdict) -> None:
+            self._judged(ref, verdict)
+            observer.on_verdict(ref, verdict)
+
         supervision = Supervision(
             must_stop=self._stop.is_set,
             must_abort=observer.must_abort,
             on_publish=published,
-            on_verdict=self._judged,
+            on_verdict=judged,
         )
         result = self._trains(config, is_resumed=work.is_resumed, on_iteration=record, supervision=supervision)
         if result.is_done:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from store.fine_tuning.rows import answer_row, pair_row, prompt_row
+from store.fine_tuning.rows import answer_row, held_out_row, pair_row, prompt_row
 from store.fine_tuning.training_file import MAX_LINE_BYTES, check_file, read_rows
 
 USER = {"role": "user", "content": "hello"}
@@ -105,6 +105,28 @@ def test_pairs_are_read_in_openais_form_and_in_ours() -> None:
     assert pair_row(PAIR) == wanted
     assert pair_row({**PAIR, "input": {"messages": [USER], "tools": [], "parallel_tool_calls": True}}) == wanted
     assert pair_row({"prompt": [USER], "chosen": "hi", "rejected": "bye", "source": "x", "margin": 2}) == wanted
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        GOOD,
+        {"prompt": [USER], "source": "x"},
+        {"messages": [USER, HELLO]},
+        PAIR,
+        {"prompt": [USER], "chosen": "a", "rejected": "b"},
+    ],
+)
+def test_the_prompt_is_held_out_of_a_row_of_any_form(row: dict[str, Any]) -> None:
+    assert held_out_row(row)["prompt"] == [USER]
+    assert "answer" not in held_out_row(row)
+
+
+def test_a_row_that_is_held_out_is_checked_as_one_that_is_learnt_from() -> None:
+    report = check_file([lines(*[GOOD] * 10, {**PAIR, "preferred_output": []}, {"messages": []})], held_out_row)
+
+    assert report.problem is not None
+    assert [number for number, _ in report.offenders] == [11, 12]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.progress import Progress
 
 from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
@@ -17,12 +16,12 @@ from store.feedback import FeedbackBook, Opinion, Target
 from tests.store.rows import MINE, completion
 from tests.trainer.runs import parts_in_miniature
 from tests.trainer.tiny_llm import tiny_llm
+from tests.trainer.tiny_reward import write_tiny_reward
 from trainer.feedback.reward import update_reward
 from trainer.feedback.rounds import Round
 from trainer.loop import TrainResult, train
 from trainer.preferences import PreferencePair
-from trainer.rewards.fit_frozen_head import fit_frozen_head
-from trainer.rewards.folder import read_reward, write_reward
+from trainer.rewards.folder import read_reward
 from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.model import Conversation
 from trainer.rewards.training_config import RewardTrainingConfig
@@ -89,24 +88,13 @@ class Loop:
         return self.job.next_work()
 
 
-def _write_first_reward(folder: Path) -> None:
-    """One that likes short answers."""
-    pairs = [
-        PreferencePair(prompt=[{"role": "user", "content": f"q {n}"}], chosen=f"no {n}", rejected=f"it may be that {n}")
-        for n in range(10)
-    ]
-    config = RewardTrainingConfig(output=folder, train=(Path(),), taps=(1,), cuts=(24,), l2=(0.01,), length_control=0.0)
-    model, _, _ = fit_frozen_head(config, pairs, tiny_llm(), Progress(disable=True))
-    write_reward(folder, model.stored({}))
-
-
 @pytest.fixture
 def loop(tmp_path: Path) -> Iterator[Loop]:
     """With the reward model in use, and without feedback."""
     reward = tmp_path / "first"
     path = tmp_path / "feedback.toml"
     path.write_text(JOB.format(reward=reward))
-    _write_first_reward(reward)
+    write_tiny_reward(reward, tiny_llm())
     database = Database(f"sqlite:///{tmp_path}/store.sqlite3")
     yield Loop(tmp_path / "home", path, database)
     database.close()

@@ -1,0 +1,77 @@
+"""Jobs with a validation file: what is asked of it, and what becomes of the job."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from proxy_model.frozen_llm import load_llm
+from proxy_model.paths import proxies_root, rewards_root
+from proxy_model.registry import ProxyRegistry
+from store.fine_tuning.gates import Gates
+from store.fine_tuning.specification import Specification
+from tests.trainer.service.job_bench import ROWS, Bench, given, pair_rows
+from tests.trainer.tiny_reward import write_tiny_reward
+from trainer.loop import train
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "stable"),
+    [({"max_rejections_per_token": 50.0}, "succeeded", {"stable": 1}), ({"min_reward_gain": 900.0}, "failed", {})],
+)
+def test_gates_decide_whether_a_job_succeeds(
+    bench: Bench, llm_folder: Path, limits: dict[str, float], status: str, stable: dict[str, int]
+) -> None:
+    write_tiny_reward(rewards_root(bench.home) / "calm", load_llm(str(llm_folder)))
+    gates = Gates(judge="calm", num_prompts=4, max_tokens=8, **limits)
+    ordered = replace(given("dpo", llm_folder, n_epochs=1, rejections_per_token=0), gates=gates)
+    job = bench.order(pair_rows(), Specification.from_json(ordered.to_json()), held_out=ROWS)
+
+    bench.worker(train)._attempt()
+
+    done = bench.now(job)
+    assert done.status == status
+    registry = ProxyRegistry(proxies_root(bench.home))
+    assert registry.versions("wordy") == [1]
+    assert registry.aliases("wordy").versions == stable
+    if status == "failed":
+        assert done.error is not None
+        assert done.error.code == "gate_failed"
+        assert "tiny:wordy@1 has not passed its gates against" in done.error.message
+        assert "reward_gain is" in done.error.message
+        assert "limit 900: off by" in done.error.message
+        assert done.fine_tuned_model is None
+
+
+def test_bad_lines_of_a_validation_file_are_told(bench: Bench, llm_folder: Path) -> None:
+    job = bench.order(pair_rows(), given("dpo", llm_folder), held_out=ROWS + "{}\n")
+
+    error = bench.now(job).error
+    assert error is not None
+    assert (bench.now(job).status, error.code, error.param) == ("failed", "invalid_validation_file", "validation_file")
+    assert "line 13: " in error.message
+
+
+def test_a_validation_file_that_is_deleted_before_training_fails_the_job(bench: Bench, llm_folder: Path) -> None:
+    job = bench.order(pair_rows(), given("dpo", llm_folder), held_out=ROWS)
+    assert job.validation_file is not None
+    bench.files.delete("me", job.validation_file)
+
+    bench.worker(train)._attempt()
+
+    error = bench.now(job).error
+    assert error is not None
+    assert (error.code, error.param) == ("validation_file_gone", "validation_file")
+
+
+def test_a_validation_file_in_which_nothing_fits_is_told_from_the_training_file(bench: Bench, llm_folder: Path) -> None:
+    write_tiny_reward(rewards_root(bench.home) / "calm", load_llm(str(llm_folder)))
+    gates = Gates(judge="calm", max_tokens=8, max_rejections_per_token=50.0)
+    job = bench.order(pair_rows(), replace(given("dpo", llm_folder), gates=gates), held_out=pair_rows(12, long=12))
+
+    bench.worker(train)._attempt()
+
+    error = bench.now(job).error
+    assert error is not None
+    assert (error.code, error.param) == ("invalid_validation_file", "validation_file")
+    assert error.message == "The validation file: no prompt has at most 120 tokens."
