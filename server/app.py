@@ -17,6 +17,7 @@ from server.body import invalid_query
 from server.errors import ApiError, answer_api_error, answer_http_error, to_api_error
 from server.middleware import RequestContext
 from server.openapi import document, operation_id
+from server.paging import answer_unknown_cursor
 from server.routes import (
     admin,
     chat,
@@ -36,6 +37,7 @@ from server.routes import (
 from server.service import Service
 from server.settings import Settings
 from server.telemetry.metrics_port import serve_metrics
+from store.page import UnknownCursor
 
 _ROUTES = (
     chat,
@@ -75,6 +77,7 @@ def create_app(backend: Backend, settings: Settings, metrics_listener: socket.so
     app.add_middleware(RequestContext, service=service)
     app.add_exception_handler(ApiError, answer_api_error)
     app.add_exception_handler(ProxyRlhfError, _answer_core_error)
+    app.add_exception_handler(UnknownCursor, answer_unknown_cursor)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]

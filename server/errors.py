@@ -66,11 +66,10 @@ def unavailable(message: str, *, code: str = "service_unavailable", retry_after_
     return ApiError(503, message, code, type="server_error", headers=retry_after(retry_after_seconds))
 
 
-def internal() -> ApiError:
+def internal(message: str | None = None) -> ApiError:
     """500, which tells nothing about the inside."""
-    return ApiError(
-        500, "The server had an error while processing your request.", "internal_error", type="server_error"
-    )
+    message = message or "The server had an error while processing your request."
+    return ApiError(500, message, "internal_error", type="server_error")
 
 
 def retry_after(seconds: float) -> dict[str, str]:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query, Request, Response
 
-from server.errors import ApiError, invalid
+from server.errors import answer_api_error, invalid
 from store.page import Order, Page, UnknownCursor
 
 MAX_LIMIT = 100
@@ -75,16 +75,17 @@ def listed(data: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
 
 
 def listed_items(items: Sequence[dict[str, Any]], page: Page) -> dict[str, Any]:
-    """A page of what is in memory already, oldest first. Raises 400 for an unknown `after`."""
+    """A page of what is in memory already, oldest first. Raises `UnknownCursor`."""
     ordered = list(items if page.order == "asc" else reversed(items))
     names = [item["id"] for item in ordered]
     if page.after is not None:
         if page.after not in names:
-            raise unknown_cursor(UnknownCursor(page.after))
+            raise UnknownCursor(page.after)
         ordered = ordered[names.index(page.after) + 1 :]
     return listed(ordered[: page.limit], has_more=len(ordered) > page.limit)
 
 
-def unknown_cursor(error: UnknownCursor) -> ApiError:
-    """400: what `after` names is not in the list."""
-    return invalid("Invalid value for 'after': there is nothing of that id in the list.", param="after")
+async def answer_unknown_cursor(request: Request, error: Exception) -> Response:
+    """The exception handler of `UnknownCursor`: 400, what `after` names is not in the list."""
+    message = "Invalid value for 'after': there is nothing of that id in the list."
+    return await answer_api_error(request, invalid(message, param="after"))

@@ -129,6 +129,9 @@ class Settings:
     stall_seconds: float = 60.0
     """A decode step that takes longer makes the server not ready."""
 
+    give_up_seconds: float = 300.0
+    """How long it may stay so before the process ends with exit code 1."""
+
     store: bool = True
     """Whether anything may be kept: completions and responses that ask for it, and feedback. `on` or `off`."""
 
@@ -137,9 +140,6 @@ class Settings:
 
     store_days: float = 30.0
     """What is kept longer is deleted, feedback included. 0: never."""
-
-    give_up_seconds: float = 300.0
-    """How long it may stay so before the process ends with exit code 1."""
 
     log_level: str = "info"
     log_format: Literal["json", "text"] = "json"

@@ -58,9 +58,7 @@ class Admission:
             return unavailable(message, code="queue_timeout", retry_after_seconds=self._backend.seconds_to_serve())
         if reason == UNREAD:
             return ApiError(503, "The answer was not read fast enough.", "slow_reader", type="server_error")
-        error = internal()
-        error.message = reason or error.message
-        return error
+        return internal(reason)
 
 
 class RefusedAnswer:

@@ -83,7 +83,7 @@ class Keyring:
 
 def parse_keys(text: str, source: str) -> tuple[NamedKey, ...]:
     """The keys in `text`. Raises `InvalidParameter` that names `source` and the place, never the key."""
-    lines = [line.partition("#")[0] if line.lstrip().startswith("#") else line for line in text.splitlines()]
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     entries = [entry.split() for line in lines for entry in line.split(",")]
     return tuple(_parsed(entry, place, source) for place, entry in enumerate(filter(None, entries), start=1))
 

@@ -72,11 +72,9 @@ class ToolCallParser:
             return self._read_start()
         place = self._held.find(marks.opening)
         end = place if place >= 0 else len(self._held) - _overlap(self._held, marks.opening)
-        shown = self._held[:end].rstrip()
+        self._say(self._held[:end].rstrip())
         if place < 0:
-            self._say(shown)
             return False
-        self._say(shown)
         self._begin_call(self._held.find(marks.opening) + len(marks.opening))
         return True
 

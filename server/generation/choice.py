@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from proxy_model.request import Delta, PositionDecisions, TokenLogprob
 from proxy_model.request import Usage as EngineUsage
-from server.errors import ApiError, internal
+from server.errors import internal
 from server.generation.token_text import TokenTexts
 from server.schemas.report import Candidate, ChoiceProxy, FinishReason, Position
 
@@ -44,7 +44,7 @@ class GrowingChoice:
     def add(self, delta: Delta) -> Step:
         """What `delta` shows. Raises `ApiError` if the answer broke."""
         if delta.finish_reason in ("error", "abort"):
-            raise broken(delta)
+            raise internal(delta.error)
         self.num_accepted += delta.num_accepted
         self.num_rejected += delta.num_rejected
         self.num_forced += delta.num_forced
@@ -71,13 +71,6 @@ class GrowingChoice:
         entries = ((position, position.accepted.bytes) for position in delta.decisions)
         shown = self._decisions.add(entries, delta.text, is_last=delta.finish_reason is not None)
         return [_position(position, text) for position, text in shown]
-
-
-def broken(delta: Delta) -> ApiError:
-    """The error of an answer that the engine could not finish."""
-    error = internal()
-    error.message = delta.error or error.message
-    return error
 
 
 def _position(position: PositionDecisions, text: str) -> Position:

@@ -58,15 +58,12 @@ class ProxyTable:
         aliases[alias] = version
         return is_news
 
-    def keep_only(self, name: str, aliases: set[str]) -> bool:
-        """Forget the other aliases of `name`; True when there were any."""
-        known = self._aliases.get(name, {})
-        gone = known.keys() - aliases
-        for alias in gone:
-            del known[alias]
-        if name in self._aliases and not known:
-            del self._aliases[name]
-        return bool(gone)
+    def keep_only(self, name: str, aliases: set[str]) -> None:
+        """Forget the other aliases of `name`."""
+        known = self._aliases.pop(name, {})
+        kept = {alias: version for alias, version in known.items() if alias in aliases}
+        if kept:
+            self._aliases[name] = kept
 
     def pin(self, ref: ProxyRef, max_pinned: int) -> None:
         """Keep a version that no alias names, and let go of the one that was unused for longest."""

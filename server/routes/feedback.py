@@ -9,10 +9,9 @@ from server.body import read_body
 from server.dependencies import ApiKey, OwnerDep, ServiceDep
 from server.errors import ApiError, invalid
 from server.openapi import json_body
-from server.paging import PageDep, listed, unknown_cursor
+from server.paging import PageDep, listed
 from server.schemas.feedback import FeedbackDeleted, FeedbackList, FeedbackObject, FeedbackRequest, Preference
 from store.feedback import Feedback, NoSuchAnswer, NotComparable, Opinion, Target
-from store.page import UnknownCursor
 
 router = APIRouter(prefix="/v1/feedback", dependencies=[ApiKey])
 
@@ -38,12 +37,9 @@ async def list_feedback(
     completion_id: Annotated[str | None, Query(max_length=128)] = None,
 ) -> JSONResponse:
     """The caller's feedback, the oldest first; with `completion_id`, what concerns that completion."""
-    try:
-        rows, has_more = await service.storage.call(
-            lambda shelves: shelves.feedback.list(owner, page.page(), completion_id)
-        )
-    except UnknownCursor as error:
-        raise unknown_cursor(error) from error
+    rows, has_more = await service.storage.call(
+        lambda shelves: shelves.feedback.list(owner, page.page(), completion_id)
+    )
     return JSONResponse(listed([_shown(row).model_dump() for row in rows], has_more=has_more))
 
 

@@ -13,12 +13,12 @@ from server.dependencies import ApiKey, OwnerDep, ServiceDep
 from server.errors import ApiError, invalid
 from server.generation.storage import Shelves
 from server.openapi import form_body
-from server.paging import PageQuery, listed, unknown_cursor
+from server.paging import PageQuery, listed
 from server.schemas.files import FileDeleted, FileFields, FileList, FileObject, FileUpload, ListedPurpose
 from server.service import Service
 from server.upload import read_upload
 from store.files import StoredFile, num_chunks
-from store.page import Order, UnknownCursor
+from store.page import Order
 
 router = APIRouter(prefix="/v1/files", dependencies=[ApiKey])
 
@@ -57,12 +57,7 @@ async def list_files(
     purpose: ListedPurpose | None = None,
 ) -> JSONResponse:
     """The caller's files, the newest first."""
-    try:
-        rows, has_more = await service.storage.call(
-            lambda shelves: shelves.files.list(owner, page.page("desc"), purpose)
-        )
-    except UnknownCursor as error:
-        raise unknown_cursor(error) from error
+    rows, has_more = await service.storage.call(lambda shelves: shelves.files.list(owner, page.page("desc"), purpose))
     return JSONResponse(listed([_shown(row).model_dump() for row in rows], has_more=has_more))
 
 

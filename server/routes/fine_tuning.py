@@ -12,7 +12,7 @@ from server.fine_tuning.order import is_public, to_order
 from server.fine_tuning.shown import shown_checkpoint, shown_event, shown_job
 from server.generation.storage import Shelves
 from server.openapi import json_body
-from server.paging import METADATA_PARAMETER, PageDep, listed, metadata_filter, unknown_cursor
+from server.paging import METADATA_PARAMETER, PageDep, listed, metadata_filter
 from server.schemas.fine_tuning import (
     FineTuningJob,
     FineTuningJobCheckpointList,
@@ -23,7 +23,6 @@ from server.schemas.fine_tuning import (
 from server.service import Service
 from store.completions import now
 from store.fine_tuning.jobs import IllegalTransition, Job, NoSuchFile, Order, ProxyTaken
-from store.page import UnknownCursor
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", dependencies=[ApiKey])
 
@@ -54,10 +53,7 @@ async def create_fine_tuning_job(request: Request, service: ServiceDep, owner: O
 async def list_fine_tuning_jobs(request: Request, service: ServiceDep, owner: OwnerDep, page: PageDep) -> JSONResponse:
     """The caller's jobs, the newest first."""
     labels = metadata_filter(request)
-    try:
-        rows, has_more = await service.storage.call(lambda shelves: shelves.jobs.list(owner, page.page("desc"), labels))
-    except UnknownCursor as error:
-        raise unknown_cursor(error) from error
+    rows, has_more = await service.storage.call(lambda shelves: shelves.jobs.list(owner, page.page("desc"), labels))
     return JSONResponse(listed([shown_job(row) for row in rows], has_more=has_more))
 
 
@@ -94,10 +90,7 @@ async def list_fine_tuning_job_events(
 ) -> JSONResponse:
     """What happened to it, the newest first; `metrics` are the numbers of one iteration."""
     job = await _find(service, owner, fine_tuning_job_id)
-    try:
-        rows, has_more = await service.storage.call(lambda shelves: shelves.journal.events(job.id, page.page("desc")))
-    except UnknownCursor as error:
-        raise unknown_cursor(error) from error
+    rows, has_more = await service.storage.call(lambda shelves: shelves.journal.events(job.id, page.page("desc")))
     return JSONResponse(listed([shown_event(row) for row in rows], has_more=has_more))
 
 
@@ -107,12 +100,7 @@ async def list_fine_tuning_job_checkpoints(
 ) -> JSONResponse:
     """The versions that it published, the newest first."""
     job = await _find(service, owner, fine_tuning_job_id)
-    try:
-        rows, has_more = await service.storage.call(
-            lambda shelves: shelves.journal.checkpoints(job.id, page.page("desc"))
-        )
-    except UnknownCursor as error:
-        raise unknown_cursor(error) from error
+    rows, has_more = await service.storage.call(lambda shelves: shelves.journal.checkpoints(job.id, page.page("desc")))
     return JSONResponse(listed([shown_checkpoint(row) for row in rows], has_more=has_more))
 
 

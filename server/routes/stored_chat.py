@@ -9,7 +9,7 @@ from server.body import read_body
 from server.dependencies import ApiKey, OwnerDep, ServiceDep
 from server.errors import ApiError
 from server.openapi import json_body
-from server.paging import METADATA_PARAMETER, PageDep, listed, listed_items, metadata_filter, unknown_cursor
+from server.paging import METADATA_PARAMETER, PageDep, listed, listed_items, metadata_filter
 from server.schemas.stored_chat import (
     ChatCompletionDeleted,
     MetadataUpdate,
@@ -19,7 +19,6 @@ from server.schemas.stored_chat import (
 )
 from server.service import Service
 from store.completions import Completion, Filter
-from store.page import UnknownCursor
 
 router = APIRouter(dependencies=[ApiKey])
 
@@ -34,12 +33,9 @@ async def list_chat_completions(
 ) -> JSONResponse:
     """The caller's stored completions, the oldest first."""
     wanted = Filter(model=model, metadata=metadata_filter(request))
-    try:
-        rows, has_more = await service.storage.call(
-            lambda shelves: shelves.completions.list(owner, _KIND, page.page(), wanted)
-        )
-    except UnknownCursor as error:
-        raise unknown_cursor(error) from error
+    rows, has_more = await service.storage.call(
+        lambda shelves: shelves.completions.list(owner, _KIND, page.page(), wanted)
+    )
     return JSONResponse(listed([_shown(row) for row in rows], has_more=has_more))
 
 

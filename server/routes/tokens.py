@@ -24,13 +24,10 @@ async def tokenize(request: Request, service: ServiceDep) -> Tokens:
     if (body.prompt is None) == (body.messages is None):
         raise invalid("Give either 'prompt' or 'messages'.", param="prompt", code="missing_required_parameter")
     ids = await service.backend.ask_tokenizer(lambda tokenizer: _token_ids(tokenizer, body))
-    names = await service.backend.ask_tokenizer(lambda it: [it.token_name(token) for token in ids])
-    return Tokens(
-        count=len(ids),
-        max_model_len=serving.llm.max_context,
-        tokens=ids,
-        token_strs=names if body.return_token_strs else None,
-    )
+    names = None
+    if body.return_token_strs:
+        names = await service.backend.ask_tokenizer(lambda it: [it.token_name(token) for token in ids])
+    return Tokens(count=len(ids), max_model_len=serving.llm.max_context, tokens=ids, token_strs=names)
 
 
 @router.post("/detokenize", openapi_extra=json_body(DetokenizeRequest))

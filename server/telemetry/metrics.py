@@ -36,7 +36,7 @@ AdmissionReason = Literal[
 FINISHED_REASONS = ("stop", "length")
 RELOAD_RESULTS = (
     "loaded", "torn", "tampered", "missing", "symlink", "format", "not_finite", "fingerprint", "unsupported",
-    "unreadable",
+    "unreadable", "gates",
 )  # fmt: skip
 
 

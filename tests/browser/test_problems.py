@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Response, expect
 
 from tests.browser.conftest import OpenPage, with_proxies
 from tests.browser.playground import Playground
@@ -38,11 +38,15 @@ def test_a_busy_server_says_when_to_try_again(open_page: OpenPage, start: Callab
         for _ in range(7):  # two are let in behind it, and as it never ends by itself, nobody moves up
             crowd.submit(server.chat, max_tokens=200)
         eventually(lambda: server.engine.num_waiting == 2, "a full queue")
-        playground.ask()
+        with playground.page.expect_response(_is_refusal_of_helpful) as refused:
+            playground.ask()
         server.engine.step_seconds = 0.0
 
+    seconds = refused.value.headers["retry-after"]
     expect(playground.answer("helpful")).to_contain_text("The server is overloaded")
-    expect(playground.answer("helpful")).to_contain_text("Try again in a second.")
+    expect(playground.answer("helpful")).to_contain_text(
+        "Try again in a second." if seconds == "1" else f"Try again in {seconds} seconds."
+    )
 
 
 def test_a_server_that_is_gone_is_named_as_that(playground: Playground, server: RunningServer) -> None:
@@ -99,3 +103,7 @@ def test_no_key_is_an_answer_too(open_page: OpenPage, start: Callable[..., Runni
     playground.page.keyboard.type(KEY)
     playground.page.keyboard.press("Enter")
     playground.wait_for_models()
+
+
+def _is_refusal_of_helpful(response: Response) -> bool:
+    return response.status == 429 and ":helpful" in (response.request.post_data or "")

@@ -138,6 +138,7 @@ def test_what_may_be_counted_later_is_there_with_zero() -> None:
     found = values(metrics)
 
     assert found["proxy_reloads_total", frozenset({("result", "torn")})] == 0
+    assert found["proxy_reloads_total", frozenset({("result", "gates")})] == 0
     assert found["proxy_requests_total", of_version(4) | {("status", "error")}] == 0
     assert found["proxy_rejected_tokens_total", of_version(4)] == 0
     assert found["admission_rejections_total", frozenset({("model", "tiny"), ("reason", "queue_full")})] == 0
