@@ -1,4 +1,4 @@
-"""Plain curl and the SDK's snippets, exactly as the README and the server itself show them."""
+"""Plain curl and the SDK's snippets, exactly as the documents and the server itself show them."""
 
 import json
 import re
@@ -9,26 +9,38 @@ from typing import Any
 
 import pytest
 
-from tests.front_door.conftest import LLM
+from tests.front_door.conftest import LLM, StartServer
+from tests.front_door.rank_proxies import RankPublisher
 from tests.front_door.server_process import PATIENCE_SECONDS, ServerProcess
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+REPOSITORY = Path(__file__).parents[2]
+DOCUMENTS = "\n".join(
+    path.read_text() for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+)
 SHOWN = "http://127.0.0.1:8000"
-"""Where the README's server listens."""
+"""Where the documents' server listens."""
 
 WHOLE = f"""curl {SHOWN}/v1/chat/completions -H 'content-type: application/json' \\
   -d '{{"model": "{LLM}", "messages": [{{"role": "user", "content": "How do I stay calm?"}}], "max_tokens": 12}}'"""
 STREAMED = WHOLE.replace("curl ", "curl -N ").replace('"model"', '"stream": true, "model"')
 
 
+@pytest.fixture(scope="module")
+def server(start: StartServer, publisher: RankPublisher) -> ServerProcess:
+    """With the proxies that the documents ask: the shipped ones, and the guide's `mine`."""
+    for name in ("helpful", "harmless", "mine"):
+        RankPublisher(publisher.root, publisher.aside, publisher.llm, name=name).publish()
+    return start("--max-context", "1024")
+
+
 def blocks(language: str, containing: str) -> list[str]:
-    """The README's code blocks in `language` that contain a text."""
-    found = re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    """The documents' code blocks in `language` that contain a text."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", DOCUMENTS, re.DOTALL | re.MULTILINE)
     return [block for block in found if containing in block]
 
 
 def curl_lines() -> list[str]:
-    """The README's curl commands to /v1, continuation lines joined."""
+    """The documents' curl commands to /v1, continuation lines joined."""
     lines = "\n".join(blocks("(?:sh|bash|console)", "curl ")).replace("\\\n", " ").splitlines()
     return [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?curl .*/v1/", line)]
 
@@ -80,7 +92,7 @@ def test_the_line_that_the_server_prints_works(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("command", curl_lines())
-def test_every_curl_line_of_the_readme_works(command: str, server: ServerProcess) -> None:
+def test_every_curl_line_of_the_documents_works(command: str, server: ServerProcess) -> None:
     printed = run(command, server)
 
     answers = chunks(printed) if printed.startswith("data:") else [json.loads(printed)]
@@ -89,7 +101,7 @@ def test_every_curl_line_of_the_readme_works(command: str, server: ServerProcess
 
 
 @pytest.mark.parametrize("snippet", blocks("python", "openai"))
-def test_every_sdk_snippet_of_the_readme_works(snippet: str, server: ServerProcess, tmp_path: Path) -> None:
+def test_every_sdk_snippet_of_the_documents_works(snippet: str, server: ServerProcess, tmp_path: Path) -> None:
     program = tmp_path / "snippet.py"
     program.write_text(snippet.replace(SHOWN, server.url).replace("http://localhost:8000", server.url))
 
