@@ -41,7 +41,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
 ) -> None:
-    """Train a proxy by PPO against a reward model and publish its versions."""
+    """Train a proxy against rewards, or on answers made once, and publish its versions."""
     from trainer.config import read_config
 
     flags: dict[str, Any] = {

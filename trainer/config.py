@@ -139,8 +139,8 @@ class TrainConfig:
 
     model: str = "smollm2-135m-instruct"
     algorithm: AlgorithmName = "ppo"
-    """`ppo`; `rloo`; likelihood of good answers: `mle`, `rwr`, `awr`; of all answers, given their return: `dt`. Each
-    reads its own table of settings."""
+    """`ppo`; `rloo`; likelihood of good answers: `mle`, `rwr`, `awr`; of all answers, given their return: `dt`; of
+    preferred ones: `dpo`; without a policy gradient: `value`. Each reads its own table of settings."""
 
     registry: Path | None = None
     """Folder that holds the published proxies; None: `proxies` in the output folder."""
