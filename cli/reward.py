@@ -43,7 +43,12 @@ def reward(
         list[float] | None, typer.Option(help="Strength to choose from by cross-validation; repeatable.")
     ] = None,
     length_control: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Share of the score's slope on log(length) to take out.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the score's slope on log(length) to take out; unless given, all of a head's.",
+        ),
     ] = None,
     start: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Earlier frozen head to start from and stay near.")
