@@ -149,7 +149,7 @@ class TrainConfig:
     """What its versions are called when they are published: `stable`, `canary` or a name of one's own."""
 
     held_out: HeldOutConfig | None = None
-    """Prompts and a judge for the two below; neither is trained on."""
+    """Prompts and a judge that are not trained on: each published version is shown them, and the two below ask them."""
 
     gates: GatesConfig | None = None
     """What a version must keep to before an alias may name it; None: it is named as soon as it is published."""
@@ -222,6 +222,10 @@ class TrainConfig:
         for name in ("gates", "early_stopping"):
             is_asked = getattr(self, name) is not None
             require(self.held_out is not None or not is_asked, "held_out", None, f"given, since {name} is")
+            has_judge = self.held_out is not None and self.held_out.judge is not None
+            require(has_judge or not is_asked, "held_out.judge", None, f"given, since {name} is")
+        is_judged = self.held_out is None or self.held_out.judge is not None or self.data is None
+        require(is_judged, "held_out.judge", None, "given with data: nothing else scores the answers")
         every = self.publish_every
         require(not every or self.early_stopping is None, "publish_every", every, "0 with early_stopping")
 

@@ -156,7 +156,8 @@ def _examiner(config: TrainConfig, llm: FrozenLLM) -> Examiner | None:
     held_out = config.held_out
     if held_out is None:
         return None
-    prompts, judge = load_prompts(held_out.prompts), load_reward(held_out.judge, llm)
+    prompts = load_prompts(held_out.prompts)
+    judge = None if held_out.judge is None else load_reward(held_out.judge, llm)
     return Examiner.of(held_out, config.rollout, prompts, judge, llm, config.seed)
 
 

@@ -26,7 +26,8 @@ from trainer.algorithms.ppo import pretrain_critic
 from trainer.algorithms.update_log import UpdateStatistics
 from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig, config_to_mapping
-from trainer.held_out.examiner import Examiner, note_examination
+from trainer.held_out.config import EarlyStoppingConfig
+from trainer.held_out.examiner import Examiner, HeldOutScores, note_examination
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, term_metrics, update_metrics
 from trainer.offline.calibration import calibrated
 from trainer.offline.data import OfflineData
@@ -164,12 +165,27 @@ class Run:
         }
 
     def look_if_due(self) -> dict[str, float]:
-        """Show the held-out judge the policy, every so often and at the end; returns what that adds to the row."""
-        stopping, progress = self.config.early_stopping, self.progress
-        is_last = progress.iteration >= self.num_iterations
-        if stopping is None or self.examiner is None or (progress.iteration % stopping.every and not is_last):
+        """Show the held-out judge the policy; returns what that adds to the row.
+
+        It is due before each version that is published, or as often as early stopping says, and at the end.
+        """
+        if self.examiner is None or not self._is_look_due():
             return {}
         seen = self.examiner.look(self._served_policy(), self.config.skam, self.reward_model)
+        if self.config.early_stopping is None:
+            return seen.metrics
+        self._compare_with_best(seen, self.config.early_stopping)
+        return {**seen.metrics, "held_out/best_iteration": self.progress.best_iteration}
+
+    def _is_look_due(self) -> bool:
+        stopping, iteration = self.config.early_stopping, self.progress.iteration
+        every = self.config.publish_every if stopping is None else stopping.every
+        return iteration >= self.num_iterations or (every > 0 and iteration % every == 0)
+
+    def _compare_with_best(self, seen: HeldOutScores, stopping: EarlyStoppingConfig) -> None:
+        """Keep the weights that the judge likes best, and count the looks since."""
+        progress = self.progress
+        assert seen.judge is not None, "the settings of early stopping ask for one"
         if progress.best_judge is None or seen.judge > progress.best_judge + stopping.min_gain:
             save_best(self.config.output, self.policy)
             self.progress = replace(
@@ -177,7 +193,6 @@ class Run:
             )
         else:
             self.progress = replace(progress, num_looks_since_best=progress.num_looks_since_best + 1)
-        return {**seen.metrics, "held_out/best_iteration": self.progress.best_iteration}
 
     def publish_if_due(self, row: Mapping[str, float]) -> bool:
         """Publish after every `publish_every` iterations and after the last one; `row` goes on the card."""

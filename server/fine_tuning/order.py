@@ -57,9 +57,9 @@ def _start(model: str, serving: Serving) -> str | None:
 
 def _gates(body: FineTuningJobRequest, service: Service) -> Gates | None:
     """Raises `InvalidParameter`."""
-    if body.gates is None:
+    if body.validation_file is None:
         return None
-    gates = Gates.parse(body.gates)
+    gates = Gates.parse(body.gates or {})
     gates.judge_folder(service.settings.home)
     return gates
 
@@ -71,8 +71,6 @@ def _refuse_what_is_not_there(body: FineTuningJobRequest) -> None:
     if body.gates is not None and body.validation_file is None:
         message = "Missing required parameter: 'validation_file', prompts that 'gates' are asked on."
         raise invalid(message, param="validation_file", code="missing_required_parameter")
-    if body.gates is None and body.validation_file is not None:
-        raise _unsupported("validation_file", "without 'gates' nothing would be asked of it")
     if body.hyperparameters:
         raise _unsupported("hyperparameters", "give them inside of 'method'")
     if body.integrations:

@@ -41,7 +41,7 @@ class FineTuningJobRequest(Strict):
     """An extension: `{"judge": "<reward model>", "min_reward_gain": 0, ...}`, see `store.fine_tuning.gates`."""
 
     validation_file: StoredId | None = None
-    """Prompts that `gates` are asked on; goes with them."""
+    """Prompts that each version answers: the scores are in its checkpoint's metrics, and `gates` are asked on them."""
 
     hyperparameters: dict[str, Any] | None = None
     """Refused: OpenAI's older place for what is in `method` now."""

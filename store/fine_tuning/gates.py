@@ -23,13 +23,14 @@ _MOST = {"num_prompts": 1000, "max_tokens": 4096}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gates:
-    """Limits on the answers to the validation file's prompts, against the stable version; None is not asked.
+    """What is asked of the answers to the validation file's prompts.
 
-    Their meanings are those of the table `gates` of a run.
+    The limits are against the stable version and mean what they do in the table `gates` of a run; None is not asked.
     """
 
-    judge: str
-    """Name of the reward model that judges; it should not be the one that trains."""
+    judge: str | None = None
+    """Name of the reward model that judges, which should not be the one that trains; None: the method's grader alone
+    scores the answers, and there are no limits."""
 
     num_prompts: int = 64
     max_tokens: int = 64
@@ -43,7 +44,7 @@ class Gates:
     max_latency_ratio: float | None = None
 
     def __post_init__(self) -> None:
-        require(isinstance(self.judge, str), "judge", self.judge, "the name of a reward model")
+        require(self.judge is None or isinstance(self.judge, str), "judge", self.judge, "the name of a reward model")
         for name, most in _MOST.items():
             value = getattr(self, name)
             require(type(value) is int and 1 <= value <= most, name, value, f"a whole number in [1, {most}]")
@@ -51,7 +52,7 @@ class Gates:
             value, low = getattr(self, name), -_HIGHEST if name.startswith("min") else 0
             is_number = type(value) in (int, float) and low <= value <= _HIGHEST
             require(value is None or is_number, name, value, f"a number in [{low:g}, {_HIGHEST:g}]")
-        require(bool(self.limits), "min_reward_gain", None, f"given, or another limit of {LIMITS}")
+        require(self.judge is not None or not self.limits, "judge", None, "the name of a reward model, to have limits")
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Self:
@@ -59,7 +60,6 @@ class Gates:
         names = [each.name for each in fields(cls)]
         for name in value:
             require(name in names, f"gates.{name}", value[name], f"left out; gates have {names}")
-        require("judge" in value, "gates.judge", None, "given: the name of a reward model")
         try:
             return cls(**value)
         except InvalidParameter as error:
@@ -70,8 +70,10 @@ class Gates:
         """Those that are asked."""
         return {name: limit for name in LIMITS if (limit := getattr(self, name)) is not None}
 
-    def judge_folder(self, home: Path) -> Path:
-        """Where the judge lies. Raises `InvalidParameter` where there is none of that name."""
+    def judge_folder(self, home: Path) -> Path | None:
+        """Where the judge lies, if one is asked. Raises `InvalidParameter` where there is none of that name."""
+        if self.judge is None:
+            return None
         folders = reward_folders(home)
         require(self.judge in folders, "gates.judge", self.judge, f"one of {sorted(folders)}")
         return folders[self.judge]

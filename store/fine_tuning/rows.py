@@ -5,7 +5,7 @@ reinforcement   {"messages": [..., a user's turn], "reference": "..."}    a prom
 supervised      {"messages": [..., an assistant's turn]}                  the last turn is the answer that is learnt
 dpo             {"input": {"messages": [...]}, "preferred_output": [turn], "non_preferred_output": [turn]}
                 {"prompt": [...], "chosen": "...", "rejected": "..."}     the same as in `data/`
-validation file any of these
+validation file of reinforcement the same, of the others any of these
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -30,6 +30,11 @@ def row_parser(method: Method) -> RowParser:
     if method.grader is not None:
         return partial(prompt_row, fields=item_fields(method.grader))
     return answer_row if method.type == "supervised" else pair_row
+
+
+def held_out_parser(method: Method) -> RowParser:
+    """Of the rows of a validation file: what the grader asks for, if there is one, or the prompt of any form."""
+    return held_out_row if method.grader is None else row_parser(method)
 
 
 def prompt_row(found: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:

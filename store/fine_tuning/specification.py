@@ -91,9 +91,14 @@ class Specification:
 
     seed: int
     gates: Gates | None = None
-    """What its versions must keep to; None: they are named as soon as they are published."""
+    """What is asked of the validation file; None: there is no such file."""
 
     def __post_init__(self) -> None:
+        is_judged = self.gates is None or self.gates.judge is not None or self.method.grader is not None
+        allowed = (
+            f"given with {self.method.type}: the name of a reward model that scores the answers to 'validation_file'"
+        )
+        require(is_judged, "gates.judge", None, allowed)
         require(is_proxy_name(self.proxy), "suffix", self.proxy, "of a-z, 0-9, '.', '_' and '-', not 'base'")
         try:
             Aliases().assigned([self.alias], 1)

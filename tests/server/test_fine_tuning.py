@@ -77,6 +77,22 @@ def test_the_gates_of_a_job_are_shown_as_they_will_be_asked(client: openai.OpenA
     assert order(client).gates is None
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({}, {"num_prompts": 64, "max_tokens": 64}),  # the grader scores the answers
+        (
+            {"method": {"type": "dpo"}, "extra_body": {"gates": {"judge": "helpful", "num_prompts": 9}}},
+            {"judge": "helpful", "num_prompts": 9, "max_tokens": 64},
+        ),
+    ],
+)
+def test_a_validation_file_may_be_looked_at_without_limits(
+    client: openai.OpenAI, given: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    assert order(client, validation_file=upload(client), **given).gates == shown
+
+
 @pytest.mark.parametrize("kind", ["supervised", "dpo"])
 def test_methods_without_a_grader_are_shown_as_openais(client: openai.OpenAI, kind: str) -> None:
     given: Any = {"type": kind, kind: {"hyperparameters": {"n_epochs": 3, "batch_size": "auto"}}}
@@ -238,11 +254,12 @@ def test_training_may_start_from_a_served_proxy(start: Start) -> None:
         ),
         ({"suffix": "My Proxy"}, "suffix", "a-z"),
         ({"seed": 2**31}, "seed", "2147483647"),
-        ({"validation_file": "file-0"}, "validation_file", "'gates'"),
+        ({"validation_file": "file-0"}, "validation_file", "no file of the id"),
+        ({"validation_file": "file-0", "method": {"type": "dpo"}}, "gates.judge", "given with dpo"),
         ({"validation_file": "file-0", "gates": GATES}, "validation_file", "no file of the id"),
         ({"gates": GATES}, "validation_file", "Missing required parameter"),
         ({"validation_file": "file-0", "gates": {**GATES, "judge": "../helpful"}}, "gates.judge", "'helpful'"),
-        ({"validation_file": "file-0", "gates": {"judge": "helpful"}}, "gates.min_reward_gain", "another limit"),
+        ({"validation_file": "file-0", "gates": {"max_kl": 1}}, "gates.judge", "to have limits"),
         ({"validation_file": "file-0", "gates": {**GATES, "max_kl": "x"}}, "gates.max_kl", "[0, 1000]"),
         ({"validation_file": "file-0", "gates": "strict"}, "gates", "an object"),
         ({"hyperparameters": {"n_epochs": 1}}, "hyperparameters", "inside of 'method'"),

@@ -13,8 +13,8 @@ class HeldOutConfig:
     prompts: Path
     """Prompts that the run is not trained on."""
 
-    judge: Path
-    """Folder of a reward model that shares nothing with the one that trains."""
+    judge: Path | None = None
+    """Folder of a reward model that shares nothing with the training one; None: that one alone scores the answers."""
 
     num_prompts: int = 64
     """The first ones of a shuffle that fit; 0: all."""

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -45,7 +45,9 @@ logger = logging.getLogger(__name__)
 class HeldOutScores:
     """One look at a policy: mean scores of its greedy answers, and their mean length in tokens."""
 
-    judge: float
+    judge: float | None
+    """None where nobody judges but the reward model that trains."""
+
     reward: float | None
     """By the reward model that trains; None for a run without one."""
 
@@ -54,8 +56,8 @@ class HeldOutScores:
     @property
     def metrics(self) -> dict[str, float]:
         """Under the names of `trainer.metrics.HELD_OUT_METRICS`."""
-        own = {} if self.reward is None else {"held_out/reward": self.reward}
-        return {"held_out/judge": self.judge, **own, "held_out/length": self.length}
+        scores = {"held_out/judge": self.judge, "held_out/reward": self.reward}
+        return {name: score for name, score in scores.items() if score is not None} | {"held_out/length": self.length}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ class Examiner:
     """Held-out prompts with the judge of the answers to them."""
 
     llm: FrozenLLM
-    judge: RewardModel
+    judge: RewardModel | None
     prompts: Sequence[EncodedPrompt]
     max_tokens: int
     max_running: int
@@ -89,7 +91,7 @@ class Examiner:
         config: HeldOutConfig,
         rollout: RolloutConfig,
         prompts: Sequence[Prompt],
-        judge: RewardModel,
+        judge: RewardModel | None,
         llm: FrozenLLM,
         seed: int,
     ) -> "Examiner":
@@ -112,29 +114,31 @@ class Examiner:
     def look(self, policy: ProxyPolicy, skam: SkamConfig, reward: RewardModel | None) -> HeldOutScores:
         """What judge and reward think of the policy's answers."""
         answers = self._answers([_candidate(policy, skam)])[0]
-        length = answers.num_tokens / len(answers.items)
-        own = None if reward is None else float(self._scores(answers, reward).mean())
-        return HeldOutScores(float(self._scores(answers, self.judge).mean()), own, length)
+        judged, rewarded = (
+            None if model is None else float(self._scores(answers, model).mean()) for model in (self.judge, reward)
+        )
+        return HeldOutScores(judged, rewarded, answers.num_tokens / len(answers.items))
 
     def examine(
         self, policy: ProxyPolicy, skam: SkamConfig, limits: GatesConfig, registry: ProxyRegistry, name: str
     ) -> Examination:
         """Hold a policy against the version of `name` that is stable now, or the LLM alone where there is none."""
+        assert self.judge is not None, "the settings of gates ask for one"
         other = stable_system(registry, name, self.llm)
         systems = [other, _candidate(policy, skam)]
         answered = self._answers(systems)
         garble = self._garble_rates(answered) if limits.max_garble_rise is not None else [0.0, 0.0]
         kl = self._kl(policy, skam) if limits.max_kl is not None else None
         reference, candidate = (
-            self._summary(answers, rate, divergence)
+            self._summary(answers, self.judge, rate, divergence)
             for answers, rate, divergence in zip(answered, garble, (None, kl), strict=True)
         )
         return Examination(against=other.name, readings=tuple(readings(candidate, reference, limits)))
 
-    def _summary(self, answers: Answers, garble_rate: float, kl: float | None) -> Summary:
+    def _summary(self, answers: Answers, judge: RewardModel, garble_rate: float, kl: float | None) -> Summary:
         return Summary(
             name=answers.facts.name,
-            scores=self._scores(answers, self.judge),
+            scores=self._scores(answers, judge),
             garble_rate=garble_rate,
             length=answers.num_tokens / len(answers.items),
             rejections_per_token=sum(each.rejected for each in answers.items) / answers.num_tokens,
@@ -143,18 +147,17 @@ class Examiner:
         )
 
     def _answers(self, systems: Sequence[System]) -> list[Answers]:
-        rows = self._answering(self.judge).rows([Row(each.name, (each,)) for each in systems])
+        rows = self._answering({}).rows([Row(each.name, (each,)) for each in systems])
         return [row.members[0] for row in rows]
 
     def _scores(self, answers: Answers, model: RewardModel) -> Tensor:
         """(B,)."""
-        return self._answering(model).scoring.scores(_LABEL, answers)
+        return self._answering({_LABEL: Scorer(model, "")}).scoring.scores(_LABEL, answers)
 
-    def _answering(self, model: RewardModel) -> Answering:
+    def _answering(self, scorers: Mapping[str, Scorer]) -> Answering:
         """`evaluate`'s machinery over these prompts, without a folder and without a bar."""
         progress = reading_progress(Console(quiet=True))
         store = AnswerStore(None, {})
-        scorers = {_LABEL: Scorer(model, "")}
         config = EvaluationConfig(
             prompts=Path(),
             systems=(),

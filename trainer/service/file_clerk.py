@@ -9,7 +9,7 @@ from proxy_model.errors import InvalidParameter, StoreTooNew, StoreUnavailable
 from store.files import Files
 from store.fine_tuning.jobs import FileParam, Job, JobError, NoSuchFile
 from store.fine_tuning.queue import JobQueue
-from store.fine_tuning.rows import RowParser, held_out_row, row_parser
+from store.fine_tuning.rows import RowParser, held_out_parser, row_parser
 from store.fine_tuning.specification import Specification
 from store.fine_tuning.training_file import check_file
 
@@ -51,7 +51,7 @@ class FileClerk:
             method = Specification.from_json(job.specification).method
             num_rows = self._count_rows(job, "training_file", row_parser(method))
             if job.validation_file is not None:
-                self._count_rows(job, "validation_file", held_out_row)
+                self._count_rows(job, "validation_file", held_out_parser(method))
         except InvalidParameter as refused:  # it was ordered from another release
             self._queue.reject(job.id, JobError(code="invalid_method", message=str(refused), param=refused.name))
         except _BadFile as bad:

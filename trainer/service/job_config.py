@@ -92,9 +92,13 @@ def job_config(
 
 
 def _gated(gates: Gates, job_id: str, home: Path) -> dict[str, Any]:
-    held_out = {"prompts": str(job_folder(home, job_id) / HELD_OUT_FILE), "judge": str(gates.judge_folder(home))}
-    sizes = {"num_prompts": gates.num_prompts, "max_tokens": gates.max_tokens}
-    return {"held_out": held_out | sizes, "gates": {name: float(limit) for name, limit in gates.limits.items()}}
+    judge, prompts = gates.judge_folder(home), job_folder(home, job_id) / HELD_OUT_FILE
+    held_out = {"prompts": str(prompts), "num_prompts": gates.num_prompts, "max_tokens": gates.max_tokens}
+    limits = {name: float(limit) for name, limit in gates.limits.items()}
+    return {
+        "held_out": held_out | _given(judge=None if judge is None else str(judge)),
+        "gates": limits or None,
+    }
 
 
 def _online(chosen: ReinforcementHyperparameters, num_rows: int) -> dict[str, Any]:

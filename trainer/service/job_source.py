@@ -23,7 +23,7 @@ from store.database import Database
 from store.files import Files
 from store.fine_tuning.jobs import FileParam, Job, JobError
 from store.fine_tuning.queue import JobQueue, Lease, LeaseLost
-from store.fine_tuning.rows import RowParser, held_out_row, row_parser
+from store.fine_tuning.rows import RowParser, held_out_parser, row_parser
 from store.fine_tuning.specification import Specification
 from store.fine_tuning.training_file import read_rows
 from trainer.config import TrainConfig
@@ -106,7 +106,7 @@ class JobSource:
             self._write_rows(job, "training_file", row_parser(specification.method), rows)
         held_out = job_folder(home, job.id) / HELD_OUT_FILE
         if job.validation_file is not None and not held_out.exists():
-            self._write_rows(job, "validation_file", held_out_row, held_out)
+            self._write_rows(job, "validation_file", held_out_parser(specification.method), held_out)
         with rows.open("rb") as file:
             num_rows = sum(1 for _ in file)
         config = job_config(specification, job.id, num_rows, home, self._judge_url)

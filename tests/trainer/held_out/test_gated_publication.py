@@ -119,7 +119,7 @@ def test_the_tables_of_a_file_become_settings_and_back(tmp_path: Path) -> None:
     assert config_from_mapping(config_to_mapping(config)) == config
     assert config_to_mapping(config)["held_out"]["judge"] == "j"
     with pytest.raises(InvalidParameter, match=r"held_out\.judge"):
-        config_from_mapping({**values, "held_out": {"prompts": "h"}})
+        config_from_mapping({**values, **tables, "held_out": {"prompts": "h"}})
     with pytest.raises(InvalidParameter, match=r"gates\.max_kl"):
         config_from_mapping({**values, **tables, "gates": {"max_kl": -1.0}})
 

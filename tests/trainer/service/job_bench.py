@@ -2,13 +2,14 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from store.database import Database
 from store.files import Files
 from store.fine_tuning.jobs import Job, Jobs, Order
-from store.fine_tuning.journal import Journal
+from store.fine_tuning.journal import Event, Journal
 from store.fine_tuning.queue import JobQueue
 from store.fine_tuning.specification import Method, Specification
 from store.page import Page
@@ -112,10 +113,16 @@ class Bench:
         assert found is not None
         return found
 
+    def events(self, job: Job) -> Sequence[Event]:
+        """Oldest first."""
+        return Journal(self.database).events(job.id, Page(limit=100))[0]
+
     def messages(self, job: Job) -> list[str]:
-        events, _ = Journal(self.database).events(job.id, Page(limit=100))
-        return [event.message for event in events]
+        return [event.message for event in self.events(job)]
+
+    def rows(self, job: Job) -> list[dict[str, Any]]:
+        """The metrics of its iterations."""
+        return [event.data for event in self.events(job) if event.type == "metrics" and event.data]
 
     def steps(self, job: Job) -> list[int]:
-        events, _ = Journal(self.database).events(job.id, Page(limit=100))
-        return [event.data["progress/iteration"] for event in events if event.type == "metrics" and event.data]
+        return [row["progress/iteration"] for row in self.rows(job)]

@@ -9,8 +9,10 @@ from proxy_model.frozen_llm import load_llm
 from proxy_model.paths import proxies_root, rewards_root
 from proxy_model.registry import ProxyRegistry
 from store.fine_tuning.gates import Gates
+from store.fine_tuning.journal import Journal
 from store.fine_tuning.specification import Specification
-from tests.trainer.service.job_bench import ROWS, Bench, given, pair_rows
+from store.page import Page
+from tests.trainer.service.job_bench import ANSWER_ROWS, ROWS, Bench, given, pair_rows, specification
 from tests.trainer.tiny_reward import write_tiny_reward
 from trainer.loop import train
 
@@ -75,3 +77,35 @@ def test_a_validation_file_in_which_nothing_fits_is_told_from_the_training_file(
     assert error is not None
     assert (error.code, error.param) == ("invalid_validation_file", "validation_file")
     assert error.message == "The validation file: no prompt has at most 120 tokens."
+
+
+def test_the_grader_scores_the_answers_to_a_validation_file(bench: Bench, llm_folder: Path) -> None:
+    chosen = replace(specification(checkpoint_interval=2), llm_source=str(llm_folder), gates=Gates(max_tokens=6))
+    job = bench.order(ROWS, chosen, held_out=ROWS)
+
+    bench.worker(train)._attempt()
+
+    assert bench.now(job).status == "succeeded"
+    rows = bench.rows(job)
+    looks = [row.get("held_out/reward") for row in rows]
+    assert [look is None for look in looks] == [True, False, False]
+    assert all(0 < row["held_out/length"] <= 6 for row in rows[1:])
+    assert "held_out/judge" not in rows[-1]
+    checkpoints, _ = Journal(bench.database).checkpoints(job.id, Page())
+    assert [each.metrics.get("held_out/reward") for each in checkpoints] == looks[1:]
+
+
+def test_a_judge_without_limits_only_looks(bench: Bench, llm_folder: Path) -> None:
+    write_tiny_reward(rewards_root(bench.home) / "calm", load_llm(str(llm_folder)))
+    chosen = replace(given("supervised", llm_folder, n_epochs=1), gates=Gates(judge="calm", num_prompts=4))
+    job = bench.order(ANSWER_ROWS, chosen, held_out=ANSWER_ROWS)
+
+    bench.worker(train)._attempt()
+
+    checkpoints, _ = Journal(bench.database).checkpoints(job.id, Page())
+    assert [sorted(name for name in each.metrics if name.startswith("held_out")) for each in checkpoints] == [
+        ["held_out/judge", "held_out/length"]
+    ]
+    registry = ProxyRegistry(proxies_root(bench.home))
+    assert registry.aliases("wordy").versions == {"stable": 1}
+    assert not registry.verdicts("wordy").by_version

@@ -279,9 +279,7 @@ def test_a_supervised_job_learns_from_all_of_its_answers(bench: Bench, llm_folde
 
     bench.worker(train)._attempt()
 
-    events, _ = Journal(bench.database).events(job.id, Page(limit=100))
-    shares = [event.data["update/effective_samples"] for event in events if event.type == "metrics" and event.data]
-    assert shares == [1.0, 1.0, 1.0]
+    assert [row["update/effective_samples"] for row in bench.rows(job)] == [1.0, 1.0, 1.0]
 
 
 def test_rows_that_do_not_fit_are_counted(bench: Bench, llm_folder: Path) -> None:
