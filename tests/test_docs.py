@@ -1,7 +1,8 @@
-"""What the documents point at is there: links, anchors, commands with their flags, settings with their defaults."""
+"""What the documents point at is there: links and anchors, commands and flags, settings and their defaults."""
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from markdown_it.token import Token
 
 from cli.main import app
 from server.settings import Settings, setting_names
+from trainer.config import config_from_mapping
 
 REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -52,6 +54,11 @@ def commands(document: Path) -> Iterator[list[str]]:
             yield from (shlex.split(line, comments=True)[1:] for line in lines if line.startswith("proxy-rlhf "))
 
 
+def settings_files(document: Path) -> list[str]:
+    """The TOML blocks."""
+    return [token.content for token in tokens(document) if token.type == "fence" and token.info == "toml"]
+
+
 def unknown_in(words: list[str]) -> str | None:
     """The first command or flag that `proxy-rlhf` does not have."""
     command = COMMANDS
@@ -86,6 +93,14 @@ def test_every_document_is_linked_from_the_readme() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(REPOSITORY)))
 def test_every_command_and_flag_is_known(document: Path) -> None:
     assert [words for words in commands(document) if unknown_in(words) is not None] == []
+
+
+@pytest.mark.parametrize("text", [text for document in DOCUMENTS for text in settings_files(document)])
+def test_the_settings_of_a_run_are_accepted(text: str) -> None:
+    config = config_from_mapping({**tomllib.loads(text), "output": "runs/mine"})
+
+    assert config.gates is not None
+    assert config.gates.min_reward_gain == 0.1
 
 
 def test_an_unknown_command_or_flag_is_noticed() -> None:
