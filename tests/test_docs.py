@@ -120,3 +120,9 @@ def test_every_setting_of_the_server_is_listed_with_its_default() -> None:
     for name, default in listed.items():
         if default is not None and name != "HOME":
             assert str(getattr(Settings(), name.lower())).lower().removesuffix(".0") == default, name
+
+
+def test_every_setting_but_the_secrets_is_a_flag() -> None:
+    flags = [name for name in setting_names() if unknown_in(["serve", "--" + name.replace("_", "-")]) is None]
+
+    assert set(setting_names()) - set(flags) == {"api_keys", "admin_key", "store_url"}
