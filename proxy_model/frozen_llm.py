@@ -12,6 +12,7 @@ from torch import Tensor
 from proxy_model.attention import Chunk, PackedStep
 from proxy_model.errors import InvalidParameter, ModelUnavailable
 from proxy_model.kv_cache import KVCache
+from proxy_model.linear import FrozenLinear
 from proxy_model.llama_decoder import LlamaDecoder
 from proxy_model.tokenizer import ChatTokenizer
 from proxy_model.transformers_decoder import TransformersDecoder
@@ -34,9 +35,8 @@ class FrozenLLM:
         self.end_token_ids = _end_token_ids(model, tokenizer)
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         head = model.get_output_embeddings()
-        self._head_weight: Tensor = head.weight.detach()
-        self._head_bias: Tensor | None = None if head.bias is None else head.bias.detach()
-        self.vocab_size: int = self._head_weight.shape[0]
+        self._head = FrozenLinear(head.weight, head.bias)
+        self.vocab_size: int = self._head.num_outputs
         self.fingerprint = fingerprint_of(model, self.tokenizer)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         is_fast = may_use_fast_decoder and LlamaDecoder.supports(model)
@@ -64,7 +64,7 @@ class FrozenLLM:
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
         """Unscaled float32 logits (R, V) of states `hidden` (R, D)."""
-        logits = F.linear(hidden, self._head_weight, self._head_bias).float()
+        logits = self._head(hidden).float()
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
     def hidden_states(self, sequences: Sequence[Sequence[int]], taps: Sequence[int]) -> list[Tensor]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proxy_model.attention import AttentionShape, PackedStep, attend
+from proxy_model.linear import FrozenLinear
 
 SUPPORTED_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
@@ -19,15 +20,13 @@ SUPPORTED_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 @dataclass(frozen=True, slots=True)
 class _Layer:
     input_norm: Tensor
-    qkv_weight: Tensor
-    qkv_bias: Tensor | None
+    qkv: FrozenLinear
     query_norm: Tensor | None
     key_norm: Tensor | None
-    output_weight: Tensor
-    output_bias: Tensor | None
+    output: FrozenLinear
     mlp_norm: Tensor
-    gate_up_weight: Tensor
-    down_weight: Tensor
+    gate_up: FrozenLinear
+    down: FrozenLinear
     shape: AttentionShape
 
 
@@ -79,7 +78,7 @@ class LlamaDecoder:
     def _attention(
         self, step: PackedStep, index: int, layer: _Layer, hidden: Tensor, cos: Tensor, sin: Tensor
     ) -> Tensor:
-        qkv = F.linear(hidden, layer.qkv_weight, layer.qkv_bias).unflatten(-1, (-1, self.head_dim))
+        qkv = layer.qkv(hidden).unflatten(-1, (-1, self.head_dim))
         num_rotated = self.num_heads + self.num_kv_heads
         queries_keys, values = qkv[:, :num_rotated], qkv[:, num_rotated:]
         if layer.query_norm is not None and layer.key_norm is not None:
@@ -88,7 +87,7 @@ class LlamaDecoder:
         rotated = queries_keys * cos + torch.roll(queries_keys, self.head_dim // 2, dims=-1) * sin
         queries, keys = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
         attended = attend(step, index, queries, keys, values, layer.shape)
-        return F.linear(attended.flatten(1), layer.output_weight, layer.output_bias)
+        return layer.output(attended.flatten(1))
 
     def _norm(self, hidden: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(hidden, weight.shape, weight, self.epsilon)
@@ -100,26 +99,27 @@ class LlamaDecoder:
         query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
         return _Layer(
             input_norm=layer.input_layernorm.weight.detach(),
-            qkv_weight=torch.cat([projection.weight.detach() for projection in projections]),
-            qkv_bias=torch.cat([projection.bias.detach() for projection in projections]) if has_bias else None,
+            qkv=FrozenLinear(
+                torch.cat([projection.weight for projection in projections]),
+                torch.cat([projection.bias for projection in projections]) if has_bias else None,
+            ),
             query_norm=None if query_norm is None else query_norm.weight.detach(),
             key_norm=None if key_norm is None else key_norm.weight.detach(),
-            output_weight=attention.o_proj.weight.detach(),
-            output_bias=None if attention.o_proj.bias is None else attention.o_proj.bias.detach(),
+            output=FrozenLinear(attention.o_proj.weight, attention.o_proj.bias),
             mlp_norm=layer.post_attention_layernorm.weight.detach(),
-            gate_up_weight=torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()]),
-            down_weight=mlp.down_proj.weight.detach(),
+            gate_up=FrozenLinear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])),
+            down=FrozenLinear(mlp.down_proj.weight),
             shape=AttentionShape(scale=float(attention.scaling)),
         )
 
 
 def _mlp(layer: _Layer, hidden: Tensor) -> Tensor:
-    gate, up = F.linear(hidden, layer.gate_up_weight).chunk(2, dim=-1)
+    gate, up = layer.gate_up(hidden).chunk(2, dim=-1)
     inner = F.silu(gate) * up
     if inner.shape[0] == 1 and inner.device.type == "cpu":
         # oneDNN multiplies one row in another order of summation than two or more; 2 rows keep alone = batched
-        return F.linear(inner.expand(2, -1).contiguous(), layer.down_weight)[:1]
-    return F.linear(inner, layer.down_weight)
+        return layer.down(inner.expand(2, -1).contiguous())[:1]
+    return layer.down(inner)
 
 
 def _rotary_table(rotary: Any, max_context: int, like: Tensor) -> tuple[Tensor, Tensor]:
