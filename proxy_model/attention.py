@@ -135,7 +135,7 @@ def _chunk_mask(chunk: Chunk, window: int | None, queries: Tensor) -> Tensor:
 def _products(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, shape: AttentionShape) -> Tensor:
     """`_attention` of few queries as two batched products: on CPUs torch's fused kernel takes 2 to 5 times as long.
 
-    The scores are taken transposed, as (length, group), because the cache's keys are then read as they lie.
+    The scores are taken transposed, as (length, group): the keys are then read as they lie in the cache.
     """
     num_heads = keys.shape[1]
     scores = torch.bmm(keys.flatten(0, 1), queries.flatten(0, 1).transpose(1, 2))
@@ -145,7 +145,8 @@ def _products(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, shape
     else:
         scores = torch.tanh(scores.float() * (shape.scale / shape.softcap)) * shape.softcap + mask
     weights = torch.softmax(scores, dim=-1).to(values.dtype)
-    return torch.bmm(weights.flatten(0, 1), values.flatten(0, 1)).unflatten(0, (-1, num_heads))
+    attended: Tensor = torch.bmm(weights.flatten(0, 1), values.flatten(0, 1)).unflatten(0, (-1, num_heads))
+    return attended
 
 
 def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, shape: AttentionShape) -> Tensor:

@@ -29,5 +29,5 @@ class FrozenLinear:
 
 def is_blocked_faster(weight: Tensor) -> bool:
     """Whether `FrozenLinear` lays this weight out anew."""
-    is_native = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
-    return is_native and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    is_on_cpu = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+    return is_on_cpu and torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
