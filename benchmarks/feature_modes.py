@@ -11,15 +11,16 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
+from benchmarks.rounds import Spread, alternate, ratios
 from proxy_model.bank import ProxyRef
 from proxy_model.engine import Engine, EngineConfig
 from proxy_model.frozen_llm import FrozenLLM, load_llm
@@ -50,10 +51,9 @@ class Row:
     tokens_per_second: float
     """Median."""
 
-    ratio: float
-    """Median over rounds of the system's speed over the plain LLM's in the same round."""
+    ratio: Spread
+    """The system's speed over the plain LLM's in the same round."""
 
-    ratio_quartiles: tuple[float, float]
     passes_per_token: float
     rejections_per_token: float
 
@@ -78,13 +78,10 @@ def main(
     for number, system in enumerate(systems):
         if system.policy is not None and system.skam is not None:
             engine.load_proxy(ProxyRef("measured", number), system.policy, system.skam)
-    runs: list[list[Run]] = [[] for _ in systems]
-    for round_number in track(range(rounds + 1), "rounds"):  # the first one warms up
-        for place in range(len(systems)):
-            number = (place + round_number) % len(systems)
-            run = _run(engine, number, systems[number], prompts, max_tokens)
-            if round_number:
-                runs[number].append(run)
+    ways = {
+        str(number): partial(_run, engine, number, system, prompts, max_tokens) for number, system in enumerate(systems)
+    }
+    runs = list(alternate(ways, rounds).values())
     _report([_row(system, mine, runs[0]) for system, mine in zip(systems, runs, strict=True)], llm, output)
 
 
@@ -106,14 +103,11 @@ def _run(engine: Engine, number: int, system: System, prompts: Sequence[EncodedP
 
 
 def _row(system: System, runs: Sequence[Run], base: Sequence[Run]) -> Row:
-    ratios = [mine.tokens_per_second / its.tokens_per_second for mine, its in zip(runs, base, strict=True)]
-    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return Row(
         system=system.name,
         features="-" if system.policy is None else system.policy.config.features,
         tokens_per_second=statistics.median(run.tokens_per_second for run in runs),
-        ratio=statistics.median(ratios),
-        ratio_quartiles=(low, high),
+        ratio=ratios([run.tokens_per_second for run in runs], [run.tokens_per_second for run in base]),
         passes_per_token=runs[-1].passes_per_token,
         rejections_per_token=runs[-1].rejections_per_token,
     )
@@ -122,11 +116,10 @@ def _row(system: System, runs: Sequence[Run], base: Sequence[Run]) -> Row:
 def _report(rows: Sequence[Row], llm: FrozenLLM, output: Path | None) -> None:
     table = Table("features", "tokens/s", "of the LLM alone", "passes a token", "rejections a token")
     for row in rows:
-        low, high = row.ratio_quartiles
         table.add_row(
             row.features,
             f"{row.tokens_per_second:.0f}",
-            f"{row.ratio:.3f} [{low:.3f}, {high:.3f}]",
+            str(row.ratio),
             f"{row.passes_per_token:.2f}",
             f"{row.rejections_per_token:.2f}",
         )
