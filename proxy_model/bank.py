@@ -34,7 +34,6 @@ class LoadedProxy:
         self.policy = policy.to(embedding.device).eval()
         self.needs_candidate_pass = policy.config.features != "prefix"
         self.is_conditioned = policy.config.is_conditioned
-        self._embedding = embedding
         self._scorer = None if self.needs_candidate_pass else SlateScorer(self.policy, embedding)
 
     @torch.no_grad()
@@ -54,13 +53,12 @@ class LoadedProxy:
 class ProxyBank:
     """Loaded versions by reference."""
 
-    def __init__(self, embedding: Tensor) -> None:
-        self._embedding = embedding
+    def __init__(self) -> None:
         self._loaded: dict[ProxyRef, LoadedProxy] = {}
 
-    def load(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig) -> None:
-        """Make `ref` available to new requests, replacing nothing that runs."""
-        self._loaded[ref] = LoadedProxy(ref, policy, skam, self._embedding)
+    def add(self, proxy: LoadedProxy) -> None:
+        """Make it available to new requests, replacing nothing that runs."""
+        self._loaded[proxy.ref] = proxy
 
     def unload(self, ref: ProxyRef) -> None:
         """Take `ref` away from new requests. Raises `UnknownProxy`."""

@@ -73,7 +73,7 @@ class Engine:
         slots = self.config.max_running + self.config.num_staging
         cache = llm.new_cache(slots, self.max_context)
         self._scheduler = Scheduler(cache, self.config.max_running, self.config.num_staging, self.config.prefill_tokens)
-        self._bank = ProxyBank(llm.embedding)
+        self._bank = ProxyBank()
         self.grammars = GrammarCompiler(llm)
         self._processors = LogitProcessors(llm.end_token_ids, self.grammars)
         self._emitter = Emitter(llm)
@@ -146,12 +146,23 @@ class Engine:
     # Proxies
 
     def load_proxy(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig) -> None:
-        """Make a version available to new requests. Call it between two steps."""
+        """Make a version available to new requests. Call it between two steps. Raises `InvalidParameter`."""
+        self.add_proxy(self.prepare_proxy(ref, policy, skam))
+
+    def prepare_proxy(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig) -> LoadedProxy:
+        """Compute what a version needs beside its weights, which takes longer than a step. From any thread.
+
+        Raises `InvalidParameter`.
+        """
         if skam.max_candidates > self.config.max_candidates:
             raise InvalidParameter("max_candidates", skam.max_candidates, f"at most {self.config.max_candidates}")
         if policy.config.llm_hidden_size != self.llm.hidden_size:
             raise InvalidParameter("llm_hidden_size", policy.config.llm_hidden_size, f"{self.llm.hidden_size}")
-        self._bank.load(ref, policy, skam)
+        return LoadedProxy(ref, policy, skam, self.llm.embedding)
+
+    def add_proxy(self, proxy: LoadedProxy) -> None:
+        """Make a prepared version available to new requests. Call it between two steps."""
+        self._bank.add(proxy)
 
     def unload_proxy(self, ref: ProxyRef) -> None:
         """Take a version away from new requests; its memory is freed when its last answer ends."""

@@ -140,8 +140,10 @@ class LocalBackend:
         return answer
 
     async def load_proxy(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig) -> None:
-        """Load a version between two steps."""
-        await asyncio.wrap_future(self._thread.call(lambda engine: engine.load_proxy(ref, policy, skam)))
+        """Prepare a version beside the engine's thread, then let it in between two steps. Raises `InvalidParameter`."""
+        engine = self._thread.loaded.result()
+        proxy = await asyncio.to_thread(engine.prepare_proxy, ref, policy, skam)
+        await asyncio.wrap_future(self._thread.call(lambda engine: engine.add_proxy(proxy)))
 
     async def unload_proxy(self, ref: ProxyRef) -> None:
         """Take a version away from new requests, after all that were queued before."""

@@ -4,13 +4,15 @@ import asyncio
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from proxy_model.bank import ProxyRef
+from proxy_model.bank import LoadedProxy, ProxyRef
 from proxy_model.manifest import write_manifest
 from proxy_model.registry import ProxyRegistry
 from proxy_model.verdicts import Verdict
@@ -243,3 +245,24 @@ def test_an_alias_that_was_moved_past_the_gates_by_hand_is_not_followed(start: C
 
     registry.judge(ProxyRef("helpful", 2), Verdict(state="passed", against="stable 1"))
     eventually(lambda: serves(server, 2))
+
+
+def test_answers_go_on_while_a_version_is_prepared(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_preparing, may_end = threading.Event(), threading.Event()
+    prepare, answered_first = server.engine.prepare_proxy, []
+
+    def slow(*version: Any) -> LoadedProxy:
+        is_preparing.set()
+        answered_first.append(may_end.wait(10))
+        return prepare(*version)
+
+    monkeypatch.setattr(server.engine, "prepare_proxy", slow)
+    publish(server.proxies, server.llm)
+    assert is_preparing.wait(30)
+
+    meanwhile = server.chat(max_tokens=5, ignore_eos=True)
+    may_end.set()
+
+    assert meanwhile.json()["usage"]["completion_tokens"] == 5
+    eventually(lambda: serves(server, 1), "the version")
+    assert answered_first == [True]
