@@ -32,8 +32,8 @@ def create_app(worker: Worker, gauges: TrainingGauges) -> FastAPI:
         return JSONResponse({"status": status.state, "proxy": status.proxy, "iteration": status.iteration})
 
     @app.get("/metrics")
-    async def metrics() -> Response:
-        """Prometheus' text format."""
+    def metrics() -> Response:
+        """Prometheus' text format, on a thread of its own: some of it is asked of the store."""
         return Response(gauges.expose(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return app

@@ -11,6 +11,7 @@ import uvicorn
 from proxy_model.json_log import configure_logging
 from store.database import Database
 from store.files import Files
+from store.fine_tuning.jobs import Jobs
 from store.fine_tuning.queue import JobQueue
 from trainer.loop import train
 from trainer.service.app import create_app
@@ -18,6 +19,7 @@ from trainer.service.continuous import ContinuousJob, read_job
 from trainer.service.feedback_job import FeedbackJob, read_feedback_job
 from trainer.service.file_clerk import FileClerk
 from trainer.service.gauges import TrainingGauges
+from trainer.service.job_census import JobCensus
 from trainer.service.job_source import JobSource
 from trainer.service.settings import Settings
 from trainer.service.work import InTurn, WorkSource
@@ -36,7 +38,7 @@ def serve(settings: Settings, trains: Trains = train) -> int:
     os.environ["PROXY_RLHF_HOME"] = str(settings.home)
     os.setpriority(os.PRIO_PROCESS, 0, max(settings.nice, os.getpriority(os.PRIO_PROCESS, 0)))
     gauges = TrainingGauges()
-    worker = Worker(_source(settings), gauges, settings.threads, trains)
+    worker = Worker(_source(settings, gauges), gauges, settings.threads, trains)
     config = uvicorn.Config(create_app(worker, gauges), settings.host, settings.port, log_config=None, access_log=False)
     server = _StoppingServer(config, worker, settings.stop_seconds)
     listener = config.bind_socket()
@@ -58,10 +60,11 @@ def _purpose(settings: Settings) -> str:
     return " and ".join(jobs + kept + taught) or "waits: there is neither a store nor a job"
 
 
-def _source(settings: Settings) -> WorkSource:
+def _source(settings: Settings, gauges: TrainingGauges) -> WorkSource:
     sources: list[WorkSource] = []
     if settings.store_database is not None:
         database = Database(settings.store_database)
+        gauges.registry.register(JobCensus(Jobs(database)))
         FileClerk(JobQueue(database), Files(database)).start()
         sources.append(JobSource(database, settings.home, settings.lease_seconds, settings.judge_url))
         if settings.feedback is not None:
