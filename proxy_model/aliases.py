@@ -4,7 +4,8 @@
 
 `history` is a stack of what was stable before, newest last. Making a version stable pushes the old one, a rollback
 pops: rolling back twice goes two versions back, and never forth again. `canary_share` is the part of the requests for
-the proxy that `canary` answers. A canary that was taken back leaves `"withdrawn": {"version": 4, "reason": "..."}`.
+the proxy that `canary` answers. A canary that was taken back leaves `"withdrawn": {"version": 4, "reason": "..."}`, and
+deleted versions the highest of their numbers, `"deleted": 7`, which is not given to another one.
 """
 
 import json
@@ -28,7 +29,8 @@ _MAX_HISTORY = 100
 _MAX_REASON = 500
 _SHARE = "canary_share"
 _WITHDRAWN = "withdrawn"
-_RESERVED = ("history", _SHARE, _WITHDRAWN)
+_DELETED = "deleted"
+_RESERVED = ("history", _SHARE, _WITHDRAWN, _DELETED)
 _MAX_BYTES = 1 << 16
 
 
@@ -50,6 +52,8 @@ class Aliases:
     """In [0, 1]; counts while there is a canary."""
 
     withdrawn: Withdrawn | None = None
+    deleted: int = 0
+    """The highest number of a deleted version; 0: none was deleted."""
 
     @classmethod
     def read(cls, folder: Path) -> "Aliases":
@@ -61,9 +65,13 @@ class Aliases:
         share, withdrawn = found.pop(_SHARE, 0.0), found.pop(_WITHDRAWN, None)
         if not _is_share(share) or not _is_withdrawn(withdrawn):
             raise BadCheckpoint("format", f"{folder / FILE} has a share or a withdrawn canary that is none")
+        deleted = found.pop(_DELETED, 0)
+        if type(deleted) is not int or deleted < 0:
+            raise BadCheckpoint("format", f"{folder / FILE} has a deleted version that is none")
         if not _are_versions(history) or not _are_versions([*found.values()]) or not all(map(_ALIAS.fullmatch, found)):
             raise BadCheckpoint("format", f"{folder / FILE} is not a table of versions")
-        return cls(found, tuple(history), float(share), None if withdrawn is None else Withdrawn(**withdrawn))
+        taken_back = None if withdrawn is None else Withdrawn(**withdrawn)
+        return cls(found, tuple(history), float(share), taken_back, deleted)
 
     def stage(self, folder: Path) -> Path:
         """Write the aliases aside in `folder`; renaming the returned file to `FILE` makes them count."""
@@ -73,6 +81,8 @@ class Aliases:
             content[_SHARE] = self.canary_share
         if self.withdrawn is not None:
             content[_WITHDRAWN] = asdict(self.withdrawn)
+        if self.deleted:
+            content[_DELETED] = self.deleted
         disk.write_file(path, json.dumps(content).encode() + b"\n")
         return path
 
@@ -110,6 +120,12 @@ class Aliases:
                 versions = {**self.versions, STABLE: self.history[index]}
                 return replace(self, versions=versions, history=self.history[:index])
         raise UnknownProxy("no version was stable before this one")
+
+    def without(self, deleted: Collection[int]) -> "Aliases":
+        """The same once the versions `deleted` are gone, with whatever named them."""
+        versions = {alias: version for alias, version in self.versions.items() if version not in deleted}
+        share = self.canary_share if CANARY in versions else 0.0
+        return replace(self, versions=versions, canary_share=share, deleted=max(self.deleted, *deleted))
 
     def _pointed(self, alias: str, version: int) -> "Aliases":
         old = self.versions.get(alias)

@@ -11,6 +11,7 @@ ProxyRlhfError
 ├── BadCheckpoint         a published folder that must not be loaded: torn, tampered with, not finite
 │   └── FingerprintMismatch   trained for another LLM, template, tap or feature mode
 ├── GatesNotPassed        a version that no alias may name, since it has not passed its gates
+├── VersionInUse          a version that cannot be deleted, since an alias names it
 ├── StoreUnavailable      the store's database is locked, full, torn or out of reach; try again later
 ├── StoreTooNew           the store's database was made by a later release
 ├── OutputTaken           another trainer works in the output folder
@@ -102,6 +103,13 @@ class GatesNotPassed(ProxyRlhfError):
         super().__init__(f"{ref} has not passed its gates: {reason}")
         self.ref = ref
         self.reason = reason
+
+
+class VersionInUse(ProxyRlhfError):
+    """An alias names the version `ref`."""
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(f"{ref} is named by an alias")
 
 
 class StoreUnavailable(ProxyRlhfError):

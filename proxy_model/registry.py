@@ -20,7 +20,7 @@ from proxy_model.aliases import CANARY, STABLE, Aliases
 from proxy_model.aliases import FILE as ALIASES
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint, Fingerprint, read_checkpoint, write_checkpoint
-from proxy_model.errors import InvalidParameter, UnknownProxy
+from proxy_model.errors import InvalidParameter, UnknownProxy, VersionInUse
 from proxy_model.proxy_name import RESERVED_NAMES, is_proxy_name
 from proxy_model.verdicts import FILE as VERDICTS
 from proxy_model.verdicts import PENDING, Verdict, Verdicts
@@ -157,6 +157,25 @@ class ProxyRegistry:
             _commit(aliases.stage(folder), ALIASES)
         return ref
 
+    def delete(self, name: str, version: int | None = None) -> list[ProxyRef]:
+        """Delete a version that no alias names; None: all of them, aliases first. Returns those that are gone.
+
+        Their numbers are not used again. Raises `UnknownProxy`, `BadCheckpoint`, `VersionInUse`.
+        """
+        folder = self._known(name)
+        with self._writing(name):
+            numbers = self.versions(name) if version is None else [self.resolve(name, version).version]
+            aliases, verdicts = Aliases.read(folder), Verdicts.read(folder)
+            if version in aliases.versions.values():
+                raise VersionInUse(f"{name}@{version}")
+            _commit(aliases.without(numbers).stage(folder), ALIASES)
+            for number in numbers:
+                verdicts = verdicts.having(number, None)
+                (folder / str(number)).rename(disk.staging_path(folder))
+            disk.sync_folder(folder)
+            self._note(name, verdicts)
+        return [ProxyRef(name=name, version=number) for number in numbers]
+
     def remove_leftovers(self) -> list[Path]:
         """Delete what killed writers left; returns it. A writer that is alive is waited for, never disturbed."""
         removed: list[Path] = []
@@ -203,7 +222,7 @@ class ProxyRegistry:
     def _next_version(self, name: str) -> int:
         """One past every number ever known, so that a deleted version's number is not given to another one."""
         aliases = Aliases.read(self.root / name)
-        return 1 + max([0, *self.versions(name), *aliases.versions.values(), *aliases.history])
+        return 1 + max([0, *self.versions(name), *aliases.versions.values(), *aliases.history, aliases.deleted])
 
     def _known(self, name: str) -> Path:
         if not self.versions(name):

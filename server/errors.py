@@ -21,6 +21,7 @@ from proxy_model.errors import (
     StoreTooNew,
     StoreUnavailable,
     UnknownProxy,
+    VersionInUse,
 )
 from server.exchange import current
 
@@ -98,6 +99,9 @@ def to_api_error(error: ProxyRlhfError, prompt_field: str = "messages") -> ApiEr
             return invalid(f"The checkpoint was refused, {error}.", param="version", code="bad_checkpoint")
         case GatesNotPassed():
             return ApiError(409, f'{error}. Send "force": true to serve it anyway.', "gates_not_passed", "version")
+        case VersionInUse():
+            message = f"{error}; promote another version first, or delete the whole proxy."
+            return ApiError(409, message, "model_in_use", "model")
         case StoreUnavailable() | StoreTooNew():
             return unavailable("The store cannot be used at the moment.", code="store_unavailable")
         case EngineDead():

@@ -118,7 +118,7 @@ def _statuses(operation: dict[str, Any], path: str) -> set[str]:
         statuses |= {"400", "404"}
     if "requestBody" in operation:
         statuses |= {"400", "404", "413"}
-    if path.startswith("/admin"):
+    if path.startswith("/admin") or operation["operationId"] == "deleteModel":
         statuses |= {"409"}
     return statuses
 

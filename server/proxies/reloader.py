@@ -99,6 +99,9 @@ class Reloader:
             for name in self.table.aliases.keys() - published.keys():
                 logger.warning("a proxy was withdrawn", extra={"proxy": name})
                 self.table.keep_only(name, set())
+            for ref in self.table.pinned:
+                if ref.name not in published or ref.version not in published[ref.name].versions:
+                    self.table.unpin(ref)
             await self._inspect_arrivals(published)
             await self._unload_unneeded()
             self._metrics.set_aliases(self.table.aliases)

@@ -1,5 +1,6 @@
-"""GET /v1/models and GET /v1/models/{id}."""
+"""GET /v1/models, GET and DELETE /v1/models/{id}."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Literal
 
@@ -9,9 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from proxy_model.bank import ProxyRef
 from proxy_model.config import PolicyConfig
 from proxy_model.ranges import TARGET_RETURN
-from server.dependencies import ApiKey, ServiceDep
-from server.errors import model_not_found
-from server.proxies.model_name import BASE
+from proxy_model.registry import ProxyRegistry
+from server.dependencies import ApiKey, OwnerDep, ServiceDep
+from server.errors import ApiError, model_not_found
+from server.proxies.model_name import BASE, parse_model_name
 from server.service import Serving
 
 router = APIRouter(dependencies=[ApiKey])
@@ -66,6 +68,14 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+class ModelDeleted(BaseModel):
+    """It is gone."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True
+
+
 @router.get("/v1/models")
 async def list_models(service: ServiceDep) -> ModelList:
     """The LLM, its proxies and their loaded versions."""
@@ -79,6 +89,28 @@ async def get_model(model: str, service: ServiceDep) -> Model:
         if found.id == model:
             return found
     raise model_not_found(model)
+
+
+@router.delete("/v1/models/{model:path}")
+async def delete_model(model: str, service: ServiceDep, owner: OwnerDep) -> ModelDeleted:
+    """Delete a proxy that the caller's fine-tuning jobs have made, or one of its versions. Running answers keep it.
+
+    403 for any other model; 409 for a version that an alias names, and for the default proxy.
+    """
+    serving = service.serving()
+    name = parse_model_name(model, serving.llm.name)
+    proxy = name.proxy
+    if proxy is None or await service.storage.call(lambda shelves: shelves.jobs.proxy_owner(proxy)) != owner:
+        raise ApiError(403, "Only a proxy that your fine-tuning jobs have made can be deleted.", "not_yours", "model")
+    if name.version is None and proxy == service.settings.default_proxy:
+        raise ApiError(409, f"{model} is the default proxy.", "model_in_use", "model")
+    await asyncio.to_thread(_delete, serving.reloader.registry, proxy, name.version)
+    await serving.reloader.refresh()
+    return ModelDeleted(id=model)
+
+
+def _delete(registry: ProxyRegistry, proxy: str, version: str | None) -> None:
+    registry.delete(proxy, None if version is None else registry.resolve(proxy, version).version)
 
 
 def _models(serving: Serving, default_proxy: str) -> Iterator[Model]:
