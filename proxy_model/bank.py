@@ -10,8 +10,7 @@ from proxy_model.config import SkamConfig
 from proxy_model.errors import UnknownProxy
 from proxy_model.features import DecisionFeatures
 from proxy_model.policy import ProxyPolicy
-from proxy_model.skam import Slate
-from proxy_model.slate_scorer import SlateScorer
+from proxy_model.slate_scorer import SlateFeatures, SlateScorer
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,12 +36,10 @@ class LoadedProxy:
         self._scorer = None if self.needs_candidate_pass else SlateScorer(self.policy, embedding)
 
     @torch.no_grad()
-    def score_slate(
-        self, hidden: Float[Tensor, "B D"], slate: Slate, target: Float[Tensor, "B 2"] | None = None
-    ) -> Float[Tensor, "B K"]:
+    def score_slates(self, features: SlateFeatures, target: Float[Tensor, "B 2"] | None = None) -> Float[Tensor, "B K"]:
         """Accept logits of whole slates (`prefix` features): one small matmul and a look-up."""
         assert self._scorer is not None
-        return self._scorer.accept_logits(hidden, slate, target)
+        return self._scorer.accept_logits(features, target)
 
     @torch.no_grad()
     def score_candidates(self, features: DecisionFeatures) -> Float[Tensor, " B"]:

@@ -17,6 +17,7 @@ from proxy_model.config import SkamConfig
 from proxy_model.features import target_scalars
 from proxy_model.sequence import Sequence
 from proxy_model.skam import Slate, SlateSettings, build_sampled_slate, build_slate
+from proxy_model.slate_scorer import SlateFeatures
 
 _PLAIN = SkamConfig(p_t=0.0, top_p=1.0, max_candidates=1)
 
@@ -38,14 +39,8 @@ def decide(hidden: Tensor, logits: Tensor, rows: Rows[Sequence], width: int) -> 
     Rows whose proxy reads the candidate itself get a slate and, as a proposal only, its first candidate.
     """
     slate = _slates(logits, rows, width)
-    accept_logits = torch.full(slate.logprobs.shape, float("nan"), device=logits.device)
+    accept_logits = _score(hidden, slate, rows)
     uniforms = torch.full_like(accept_logits, 0.5)
-    for proxy, members in _by_proxy(rows).items():
-        if proxy.needs_candidate_pass:
-            continue
-        index = torch.tensor(members, device=logits.device)
-        target = _target(proxy, [rows[row] for row in members], logits.device)
-        accept_logits[index] = proxy.score_slate(hidden[index], slate[index], target)
     for row, sequence in enumerate(rows):
         if sequence.request.params.decision == "sample" and sequence.proxy is not None:
             uniforms[row] = torch.rand(width, generator=sequence.generator)
@@ -54,6 +49,22 @@ def decide(hidden: Tensor, logits: Tensor, rows: Rows[Sequence], width: int) -> 
     )
     choice = first_accepted(accept_logits, slate, uniforms)
     return Decided(slate, accept_logits, accepted_at(choice.ranks * ~is_proposal, slate))
+
+
+def _score(hidden: Tensor, slate: Slate, rows: Rows[Sequence]) -> Tensor:
+    """(B, K) accept logits of each row under its own proxy; NaN for the LLM alone and where it must read candidates."""
+    accept_logits = torch.full(slate.logprobs.shape, float("nan"), device=hidden.device)
+    groups = {proxy: members for proxy, members in _by_proxy(rows).items() if not proxy.needs_candidate_pass}
+    if not groups:
+        return accept_logits
+    features = SlateFeatures.of(hidden, slate)
+    for proxy, members in groups.items():
+        target = _target(proxy, [rows[row] for row in members], hidden.device)
+        if len(members) == len(rows):
+            return proxy.score_slates(features, target)
+        index = torch.tensor(members, device=hidden.device)
+        accept_logits[index] = proxy.score_slates(features[index], target)
+    return accept_logits
 
 
 def _slates(logits: Tensor, rows: Rows[Sequence], width: int) -> Slate:

@@ -7,7 +7,7 @@ from proxy_model.config import PolicyConfig
 from proxy_model.features import DecisionFeatures, slate_scalars, target_scalars
 from proxy_model.policy import ProxyPolicy
 from proxy_model.skam import Slate, SlateSettings, build_slate
-from proxy_model.slate_scorer import SlateScorer
+from proxy_model.slate_scorer import SlateFeatures, SlateScorer
 
 NUM_ROWS, SIZE, WIDTH = 48, 576, 16
 
@@ -67,9 +67,12 @@ def test_a_row_scores_the_same_to_the_bit_alone_and_in_a_batch(
 ) -> None:
     scorer = SlateScorer(policy, embedding)
 
-    together = scorer.accept_logits(hidden[:num_rows], slate[slice(0, num_rows)])
+    together = scorer.accept_logits(SlateFeatures.of(hidden[:num_rows], slate[slice(0, num_rows)]))
 
-    alone = [scorer.accept_logits(hidden[row : row + 1], slate[slice(row, row + 1)]) for row in range(num_rows)]
+    alone = [
+        scorer.accept_logits(SlateFeatures.of(hidden[row : row + 1], slate[slice(row, row + 1)]))
+        for row in range(num_rows)
+    ]
     assert torch.equal(together, torch.cat(alone))
 
 
@@ -84,17 +87,19 @@ def test_a_row_of_a_conditioned_proxy_scores_the_same_to_the_bit_alone_and_in_a_
 ) -> None:
     scorer = SlateScorer(dial, embedding)
 
-    together = scorer.accept_logits(hidden[:num_rows], slate[slice(0, num_rows)], target[:num_rows])
+    together = scorer.accept_logits(SlateFeatures.of(hidden[:num_rows], slate[slice(0, num_rows)]), target[:num_rows])
 
     for row in range(num_rows):
         one = slice(row, row + 1)
-        assert torch.equal(together[one], scorer.accept_logits(hidden[one], slate[one], target[one])), row
+        assert torch.equal(
+            together[one], scorer.accept_logits(SlateFeatures.of(hidden[one], slate[one]), target[one])
+        ), row
 
 
 def test_it_scores_as_the_policy_that_is_trained(
     policy: ProxyPolicy, embedding: torch.Tensor, hidden: torch.Tensor, slate: Slate
 ) -> None:
-    found = SlateScorer(policy, embedding).accept_logits(hidden, slate)
+    found = SlateScorer(policy, embedding).accept_logits(SlateFeatures.of(hidden, slate))
 
     scalars = slate_scalars(slate.logprobs, slate.is_candidate)
     features = DecisionFeatures(
@@ -106,7 +111,7 @@ def test_it_scores_as_the_policy_that_is_trained(
 def test_a_conditioned_proxy_scores_as_the_policy_that_is_trained(
     dial: ProxyPolicy, embedding: torch.Tensor, hidden: torch.Tensor, slate: Slate, target: torch.Tensor
 ) -> None:
-    found = SlateScorer(dial, embedding).accept_logits(hidden, slate, target)
+    found = SlateScorer(dial, embedding).accept_logits(SlateFeatures.of(hidden, slate), target)
 
     features = DecisionFeatures(
         hidden.repeat_interleave(WIDTH, dim=0),
