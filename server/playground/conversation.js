@@ -51,7 +51,8 @@ export class Conversation extends EventTarget {
     const turn = new Turn(prompt, answers);
     byId("conversation").append(turn.element);
     turn.element.scrollIntoView({ block: "start" });
-    for (const answer of answers) answer.addEventListener("grow", followText);
+    for (const answer of answers)
+      for (const change of ["grow", "end"]) answer.addEventListener(change, followText);
     this.turns.push(turn);
     this.#changed();
     announce(answers.length === 1 ? "The answer is being written." : `${answers.length} answers are being written.`);
@@ -59,6 +60,7 @@ export class Conversation extends EventTarget {
     if (this.#running !== running) return;
     this.#running = null;
     this.feedback.offer(turn);
+    followText();
     announce(turn.summary);
     this.#changed();
   }

@@ -1,6 +1,7 @@
 /** What people think of answers: ratings, and which of several is better. Offered where the server keeps it. */
 
 import { byId, element } from "./element.js";
+import { thumb } from "./icons.js";
 import { notify } from "./notices.js";
 import { inWords } from "./problem.js";
 
@@ -37,7 +38,7 @@ export class Feedback {
   /** @param {import("./answer.js").Answer} answer @param {1 | -1} rating */
   #thumb(answer, rating) {
     const name = rating > 0 ? `Good answer by ${answer.name}` : `Bad answer by ${answer.name}`;
-    const button = toggle(rating > 0 ? "👍" : "👎", name, "thumb");
+    const button = toggle(thumb(rating > 0), name, "thumb");
     button.addEventListener("click", () =>
       this.#send([{ completion_id: answer.id, rating, consent: consents() }], () =>
         press(button, ".thumb", answer.actions),
@@ -89,12 +90,12 @@ function comparable(answer, answers) {
   );
 }
 
-/** @param {string} text @param {string | null} name @param {string} kind */
-function toggle(text, name, kind) {
+/** @param {Node | string} shown @param {string | null} name @param {string} kind */
+function toggle(shown, name, kind) {
   return element(
     "button",
     { type: "button", class: `quiet ${kind}`, "aria-pressed": "false", "aria-label": name, title: name },
-    text,
+    shown,
   );
 }
 

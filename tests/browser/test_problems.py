@@ -26,6 +26,21 @@ def test_an_answer_that_breaks_says_so_and_the_next_one_works(playground: Playgr
     expect(playground.answer("helpful")).to_have_attribute("data-state", "done")
 
 
+def test_a_problem_is_not_hidden_behind_the_prompt(open_page: OpenPage, server: RunningServer) -> None:
+    playground = open_page(server, height=480)
+    playground.wait_for_models()
+    playground.ask()
+    server.engine.failures = 1
+
+    playground.ask()
+
+    problem = playground.answers.locator(".problem").last.bounding_box()
+    prompt = playground.prompt.bounding_box()
+    assert problem is not None
+    assert prompt is not None
+    assert problem["y"] + problem["height"] <= prompt["y"]
+
+
 def test_a_busy_server_says_when_to_try_again(open_page: OpenPage, start: Callable[..., RunningServer]) -> None:
     server = with_proxies(start(max_running=1, max_waiting=0))
     playground = open_page(server)
