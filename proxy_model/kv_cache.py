@@ -1,8 +1,8 @@
 """Preallocated keys and values, one slot per sequence."""
 
 import math
+import mmap
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,5 +46,16 @@ class KVCache:
         shape = (self.num_slots, like.shape[1], self.capacity, like.shape[2])
         if like.device.type != "cpu":
             return torch.zeros(shape, dtype=like.dtype, device=like.device)
-        zeroed_on_touch = np.zeros(math.prod(shape) * like.element_size(), dtype=np.uint8)
-        return torch.from_numpy(zeroed_on_touch).view(like.dtype).view(shape)
+        return torch.frombuffer(_untouched(math.prod(shape) * like.element_size()), dtype=like.dtype).view(shape)
+
+
+def _untouched(num_bytes: int) -> mmap.mmap:
+    """Zeros that take memory page by page as they are written.
+
+    Small pages: numpy asks for huge ones, of which the first token of a slot would have to clear dozens (some 40 MB and
+    .1 s a slot of the demo LLM).
+    """
+    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
