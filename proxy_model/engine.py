@@ -101,7 +101,7 @@ class Engine:
         if sequence is not None:
             self._scheduler.remove(sequence)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self) -> list[Delta]:
         """One LLM pass for everything that runs; what it yields, in no particular order."""
         if not self.has_work:

@@ -41,8 +41,12 @@ class KVCache:
             if tensor is not None:
                 tensor[target, :, :length] = tensor[source, :, :length]
 
+    @torch.inference_mode(False)
     def _allocate(self, like: Tensor) -> Tensor:
-        """Zeros: what is never written is read behind a mask, where a NaN would survive."""
+        """Zeros: what is never written is read behind a mask, where a NaN would survive.
+
+        They may be written outside of a step, too: a request that is aborted between two steps moves another one's.
+        """
         shape = (self.num_slots, like.shape[1], self.capacity, like.shape[2])
         if like.device.type != "cpu":
             return torch.zeros(shape, dtype=like.dtype, device=like.device)

@@ -117,8 +117,9 @@ class TrajectoryRecorder:
         """One accepted token: h(prefix) (D,), its slate's row (tokens, logprobs, is_candidate, is_free) and outcome."""
         self._positions.append(_Position(hidden, *slate_row, accept_logits, rank))
 
+    @torch.inference_mode(False)
     def finish(self, prompt_token_ids: tuple[int, ...], token_ids: tuple[int, ...], finish_reason: str) -> Trajectory:
-        """The trajectory of an answer of `token_ids`."""
+        """The trajectory of an answer of `token_ids`, in tensors that may be learnt from, unlike those of a step."""
         positions = self._positions[: len(token_ids)]
         return Trajectory(
             prompt_token_ids=prompt_token_ids,
