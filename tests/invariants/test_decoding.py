@@ -153,6 +153,17 @@ def test_a_proxy_that_accepts_everything_is_plain_sampling(small_llm: FrozenLLM)
     assert [each.token_ids for each in plain] != [each.token_ids for each in greedy]
 
 
+def test_a_recorded_trajectory_may_be_learnt_from_as_it_is(small_llm: FrozenLLM) -> None:
+    answer = _engine(small_llm).generate([_request("one", PROMPTS[0], ProxyRef("steering", 1))])[0]
+    weight = torch.zeros(small_llm.hidden_size, requires_grad=True)
+
+    assert answer.trajectory is not None
+    (answer.trajectory.hidden.float() @ weight).sum().backward()
+
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, answer.trajectory.hidden.float().sum(0))
+
+
 @pytest.mark.parametrize("target", [None, 2.5])
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_recorded_acceptance_is_what_the_policy_says_of_the_recorded_features(
