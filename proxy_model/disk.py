@@ -30,6 +30,23 @@ def write_file(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Let `path` hold `data`; a reader finds the old content or the new one, also after a kill or on a full disk.
+
+    There is one writer at a time. Raises `OSError`.
+    """
+    aside = aside_path(path)
+    aside.unlink(missing_ok=True)
+    write_file(aside, data)
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
+def aside_path(path: Path) -> Path:
+    """Where the one writer of `path` writes before a rename; always the same, so that no leftovers pile up."""
+    return path.with_name(f".{path.name}.aside")
+
+
 def sync_file(path: Path) -> None:
     """Wait until the disk has what some other code wrote to `path`."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -401,11 +401,8 @@ def _start_from(folder: Path, policy: ProxyPolicy, llm: FrozenLLM) -> None:
 
 
 def _write_settings(folder: Path, settings: Mapping[str, object]) -> None:
-    """A kill leaves the old file or the new one, never half of one."""
     disk.make_folder(folder)
-    aside = disk.staging_path(folder)
-    disk.write_file(aside, (json.dumps(settings, indent=2) + "\n").encode())
-    aside.replace(folder / SETTINGS_FILE)
+    disk.replace_file(folder / SETTINGS_FILE, (json.dumps(settings, indent=2) + "\n").encode())
 
 
 def engine_config(config: TrainConfig, prompts: Sequence[EncodedPrompt]) -> EngineConfig:

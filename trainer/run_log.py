@@ -6,6 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from proxy_model.disk import replace_file
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -15,7 +17,7 @@ class RunLog:
     def __init__(self, folder: Path, *, num_done: int, tensorboard: bool) -> None:
         self._path = folder / METRICS_FILE
         self.rows: list[dict[str, float]] = read_rows(self._path)[:num_done]
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        replace_file(self._path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
         self._file = self._path.open("a", encoding="utf-8")
         self._events = _event_writer(folder / "tensorboard", num_done) if tensorboard else None
 

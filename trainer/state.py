@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from proxy_model.disk import sync_file, sync_folder
+from proxy_model.disk import replace_file
 from proxy_model.errors import BadCheckpoint, InvalidParameter
 from proxy_model.policy import ProxyPolicy
 from trainer.advantages import RunningMoments
@@ -95,11 +95,7 @@ def load_weights(folder: Path, policy: ProxyPolicy) -> None:
 
 
 def _replace(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    aside = path.with_name(f".{path.name}.aside")
-    save_file(tensors, aside, metadata=header)
-    sync_file(aside)
-    aside.replace(path)
-    sync_folder(path.parent)
+    replace_file(path, save(tensors, header))
 
 
 def _read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -11,6 +11,7 @@ from proxy_model.paths import proxies_root
 from tests.front_door.rank_proxies import RankPublisher
 from tests.front_door.server_process import ServerProcess, start_server
 from tests.server.fakes import tiny_model
+from tests.store.postgres_process import running_postgres
 from tests.tool_templates import HERMES
 
 LLM = "smollm2-135m-instruct"
@@ -47,6 +48,16 @@ def llm(llm_folder: Path) -> FrozenLLM:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PROXY_RLHF_HOME."""
     return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], scope="module")
+def store_environment(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Says which store is used: the one in the home, or a new Postgres."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    with running_postgres() as url:
+        yield {"PROXY_RLHF_STORE_URL": url}
 
 
 @pytest.fixture(scope="module")

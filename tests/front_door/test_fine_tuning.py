@@ -1,6 +1,5 @@
 """Fine-tuning from the outside: the stock SDK, a server, and trainers that come and go, in one home."""
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -10,29 +9,41 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import torch
 
+from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.paths import rewards_root
 from proxy_model.registry import ProxyRegistry
 from tests.front_door.conftest import LLM, StartServer
+from tests.front_door.forked_trainers import start_forked_trainer
+from tests.front_door.jobs import (
+    ENDED,
+    KINDS,
+    assert_as_if_unbroken,
+    ended,
+    job_of,
+    order,
+    order_of_a_kind,
+    rows,
+    steps,
+    wait_for_step,
+)
 from tests.front_door.server_process import ServerProcess, eventually
 from tests.front_door.trainer_process import TrainerProcess, start_trainer
+from tests.trainer.tiny_reward import write_tiny_reward
 
 StartTrainer = Callable[..., TrainerProcess]
 
-LONG = {"type": "length", "name": "long", "per_token": 1.0}
-SIZES = {"batch_size": 4, "max_tokens": 8}
-ENDED = ("succeeded", "failed", "cancelled")
 
-
-def rows(count: int = 12) -> bytes:
-    lines = [{"messages": [{"role": "user", "content": f"question {number}"}]} for number in range(count)]
-    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+@pytest.fixture(scope="module")
+def home(store_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for each store."""
+    return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="module")
-def server(start: StartServer) -> ServerProcess:
+def server(start: StartServer, store_environment: dict[str, str]) -> ServerProcess:
     """Without keys; it knows no proxy yet."""
-    return start("--max-context", "1024")
+    return start("--max-context", "1024", **store_environment)
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +53,12 @@ def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture
-def trainer(home: Path) -> Iterator[StartTrainer]:
+def trainer(home: Path, store_environment: dict[str, str]) -> Iterator[StartTrainer]:
     """Start trainers; they are killed at the end of the test."""
     running: list[TrainerProcess] = []
 
     def start_one(name: str = "trainer", **environment: str) -> TrainerProcess:
-        running.append(start_trainer(home, name, **environment))
+        running.append(start_trainer(home, name, **store_environment, **environment))
         return running[-1]
 
     yield start_one
@@ -55,40 +66,8 @@ def trainer(home: Path) -> Iterator[StartTrainer]:
         each.kill()
 
 
-def order(client: openai.OpenAI, content: bytes | None = None, grader: Any = LONG, **hyperparameters: Any) -> Any:
-    file = client.files.create(file=("prompts.jsonl", content or rows()), purpose="fine-tune")
-    suffix = hyperparameters.pop("suffix", openai.omit)
-    method: Any = {"grader": grader, "hyperparameters": SIZES | hyperparameters}
-    return client.fine_tuning.jobs.create(
-        model=LLM,
-        training_file=file.id,
-        suffix=suffix,
-        seed=5,
-        method={"type": "reinforcement", "reinforcement": method},
-    )
-
-
-def job_of(client: openai.OpenAI, job: Any) -> Any:
-    return client.fine_tuning.jobs.retrieve(job.id)
-
-
-def ended(client: openai.OpenAI, job: Any) -> Any:
-    eventually(lambda: job_of(client, job).status in ENDED, "the job's end", 120)
-    return job_of(client, job)
-
-
-def steps(client: openai.OpenAI, job: Any) -> list[int]:
-    """The iterations that its events tell of, in their order."""
-    events: Any = client.fine_tuning.jobs.list_events(job.id, limit=100)
-    return [event.data["progress/iteration"] for event in events if event.type == "metrics"][::-1]
-
-
-def wait_for_step(client: openai.OpenAI, job: Any, step: int) -> None:
-    eventually(lambda: len(steps(client, job)) >= step, f"step {step}")
-
-
 def test_a_job_goes_from_a_file_to_an_answer(client: openai.OpenAI, trainer: StartTrainer, home: Path) -> None:
-    trainer()
+    worker = trainer()
     job = order(client, suffix="wordy", n_epochs=2, checkpoint_interval=3)
 
     done = ended(client, job)
@@ -109,6 +88,7 @@ def test_a_job_goes_from_a_file_to_an_answer(client: openai.OpenAI, trainer: Sta
         (3, f"{LLM}:wordy@1"),
     ]
     eventually(lambda: not (home / "runs" / job.id).exists(), "the end of its data on the disk")
+    assert worker.metric('proxy_training_jobs{status="succeeded"}') == 1
 
 
 def test_bad_lines_fail_a_job_by_number(client: openai.OpenAI, trainer: StartTrainer) -> None:
@@ -166,55 +146,57 @@ def test_two_trainers_never_do_one_job_twice(client: openai.OpenAI, trainer: Sta
     assert "a run failed" not in (home / "first.log").read_text() + (home / "second.log").read_text()
 
 
-def kill_often(client: openai.OpenAI, trainer: StartTrainer, num_kills: int, seed: int) -> Any:
-    """Order a job, and kill its trainer at random moments; the job, once it has ended."""
-    moments = random.Random(seed)
-    job = order(client, suffix=f"hardy-{seed}", n_epochs=5 + num_kills // 10, checkpoint_interval=4)
+def kill_often(
+    client: openai.OpenAI, start: Callable[[], Any], num_kills: int, longest: float, kinds: tuple[str, ...]
+) -> list[tuple[str, Any]]:
+    """Kill trainers at random moments of their first `longest` seconds; the jobs that they had, by kind."""
+    moments = random.Random(num_kills)
+    jobs: list[tuple[str, Any]] = []
     for number in range(num_kills):
-        each = trainer(f"killed-{number}")
-        time.sleep(moments.uniform(0, 4))
+        if not jobs or job_of(client, jobs[-1][1]).status in ENDED:
+            kind = kinds[len(jobs) % len(kinds)]
+            jobs.append((kind, order_of_a_kind(client, kind, f"hardy-{num_kills}-{number}")))
+        each = start()
+        time.sleep(moments.uniform(0, longest))
         each.kill()
-        if job_of(client, job).status in ENDED:
-            break
-    trainer("last")
-    return ended(client, job)
-
-
-def assert_as_if_unbroken(client: openai.OpenAI, trainer: StartTrainer, home: Path, broken: Any) -> None:
-    """Status, steps, checkpoints, versions and weights are those of the same job without kills."""
-    ordered = broken.method.reinforcement.hyperparameters
-    whole = ended(client, order(client, suffix="whole", n_epochs=ordered.n_epochs, checkpoint_interval=4))
-
-    assert (broken.status, broken.error) == ("succeeded", None)
-    assert broken.trained_tokens == whole.trained_tokens
-    assert steps(client, broken) == steps(client, whole)
-    registry = ProxyRegistry(home / "proxies")
-    names = [job.fine_tuned_model.partition(":")[2] for job in (broken, whole)]
-    found, wanted = (registry.versions(name) for name in names)
-    assert found == wanted
-    for version in found:
-        first, second = (registry.verify(registry.resolve(name, version)).policy.state_dict() for name in names)
-        assert all(torch.equal(weights, second[key]) for key, weights in first.items())
-    assert [each.step_number for each in client.fine_tuning.jobs.checkpoints.list(broken.id)] == [
-        each.step_number for each in client.fine_tuning.jobs.checkpoints.list(whole.id)
-    ]
+    return jobs
 
 
 def test_a_killed_trainer_leaves_a_job_to_the_next_one(
     server: ServerProcess, client: openai.OpenAI, trainer: StartTrainer, home: Path
 ) -> None:
-    broken = kill_often(client, trainer, 3, seed=1)
+    [(_, broken)] = kill_often(client, trainer, 3, 1.5, ("plain",))
+    trainer("last")
+    whole = order_of_a_kind(client, "plain", "whole")
 
-    assert_as_if_unbroken(client, trainer, home, broken)
+    assert_as_if_unbroken(client, home, ended(client, broken), ended(client, whole))
     assert httpx.get(f"{server.url}/ready").status_code == 200
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1800)
 def test_a_hundred_kills_change_nothing(
-    server: ServerProcess, client: openai.OpenAI, trainer: StartTrainer, home: Path
+    server: ServerProcess,
+    client: openai.OpenAI,
+    trainer: StartTrainer,
+    home: Path,
+    store_environment: dict[str, str],
+    llm: FrozenLLM,
 ) -> None:
-    broken = kill_often(client, trainer, 100, seed=2)
+    """A trainer may live as long as a whole job takes, so that twenty in a row get nowhere by no bad luck."""
+    write_tiny_reward(rewards_root(home) / "calm", llm)
+    wholes, longest = {}, 0.0
+    for kind in KINDS:
+        began = time.monotonic()
+        first = start_forked_trainer(home, "whole", **store_environment)
+        wholes[kind] = ended(client, order_of_a_kind(client, kind, f"whole-{kind}"))
+        longest = max(longest, time.monotonic() - began)
+        first.kill()
 
-    assert_as_if_unbroken(client, trainer, home, broken)
+    jobs = kill_often(client, lambda: start_forked_trainer(home, "killed", **store_environment), 100, longest, KINDS)
+    trainer("last")
+
+    assert {kind for kind, _ in jobs} == set(KINDS)
+    for kind, job in jobs:
+        assert_as_if_unbroken(client, home, ended(client, job), wholes[kind])
     assert not [line for line in server.log() if line["level"] in ("error", "critical")]

@@ -3,7 +3,6 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,16 @@ import pytest
 
 from tests.front_door.conftest import LLM, StartServer
 from tests.front_door.server_process import ServerProcess
-from tests.store.postgres_process import running_postgres
 
 KEY = "sk-mine-1111"
 ASK: dict[str, Any] = {"model": f"{LLM}:base", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
 NUM_WRITERS = 3
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], scope="module")
-def environment(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
-    """The settings of servers that share a store: the one of their home, or a new Postgres."""
-    keys = {"PROXY_RLHF_API_KEYS": KEY}
-    if request.param == "sqlite":
-        yield keys
-        return
-    with running_postgres() as url:
-        yield keys | {"PROXY_RLHF_STORE_URL": url}
+@pytest.fixture(scope="module")
+def environment(store_environment: dict[str, str]) -> dict[str, str]:
+    """The settings of servers that share a store."""
+    return {"PROXY_RLHF_API_KEYS": KEY} | store_environment
 
 
 @dataclass

@@ -36,17 +36,13 @@ class TrainerProcess:
 
 
 def start_trainer(home: Path, name: str = "trainer", **environment: str) -> TrainerProcess:
-    """Start one and wait until it listens. Its lease runs out soon, so that another one need not wait."""
-    settings = {"PROXY_RLHF_HOME": str(home), "PROXY_RLHF_TRAINER_PORT": "0"}
-    settings |= {"PROXY_RLHF_TRAINER_LEASE_SECONDS": "1.5", "PROXY_RLHF_TRAINER_NICE": "0"}
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PROXY_RLHF_")}
-    quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    """Start one and wait until it listens."""
     log = home / f"{name}.log"
     with log.open("ab") as err:
         process = subprocess.Popen(
             [str(_PROGRAM), "trainer"],
             cwd=home,
-            env=inherited | quiet | settings | environment,
+            env=trainer_environment(home, **environment),
             stdout=subprocess.PIPE,
             stderr=err,
         )
@@ -56,3 +52,12 @@ def start_trainer(home: Path, name: str = "trainer", **environment: str) -> Trai
     found = re.search(r"trainer on (http://\S+),", said)
     assert found is not None, said + log.read_text()
     return TrainerProcess(process, found[1], log)
+
+
+def trainer_environment(home: Path, **environment: str) -> dict[str, str]:
+    """Of a trainer whose lease runs out soon, so that another one need not wait."""
+    settings = {"PROXY_RLHF_HOME": str(home), "PROXY_RLHF_TRAINER_PORT": "0"}
+    settings |= {"PROXY_RLHF_TRAINER_LEASE_SECONDS": "1.5", "PROXY_RLHF_TRAINER_NICE": "0"}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PROXY_RLHF_")}
+    quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    return inherited | quiet | settings | environment

@@ -73,7 +73,7 @@ def test_a_crash_while_writing_leaves_the_old_state(tmp_path: Path, monkeypatch:
     def crash(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainer.state.sync_file", crash)
+    monkeypatch.setattr("os.fsync", crash)
     with pytest.raises(OSError, match="No space"):
         save_state(tmp_path, policy, optimizer, Progress(iteration=8), SETTINGS)
 

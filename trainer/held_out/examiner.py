@@ -12,6 +12,7 @@ from torch import Tensor
 
 from proxy_model.bank import ProxyRef
 from proxy_model.config import SkamConfig
+from proxy_model.disk import replace_file
 from proxy_model.engine import Engine, EngineConfig
 from proxy_model.errors import BadCheckpoint, DataError, UnknownProxy
 from proxy_model.frozen_llm import FrozenLLM
@@ -200,10 +201,10 @@ class Examiner:
 
 
 def note_examination(folder: Path, ref: ProxyRef, seen: Examination) -> None:
-    """Add a line to the run's `gates.jsonl`."""
-    line = {"version": ref.version, **asdict(seen)}
-    with (folder / GATES_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    """Add a line to the run's `gates.jsonl`, whole or not at all."""
+    path, line = folder / GATES_FILE, {"version": ref.version, **asdict(seen)}
+    before = path.read_bytes() if path.exists() else b""
+    replace_file(path, before + json.dumps(line).encode() + b"\n")
 
 
 def stable_system(registry: ProxyRegistry, name: str, llm: FrozenLLM) -> System:

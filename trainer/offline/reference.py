@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from proxy_model.disk import replace_file
 from proxy_model.errors import BadCheckpoint
 from proxy_model.features import DecisionFeatures
 from proxy_model.policy import ProxyPolicy
@@ -24,7 +25,7 @@ def reference_of(folder: Path, policy: ProxyPolicy, *, is_resumed: bool) -> Prox
     path = folder / REFERENCE_FILE
     reference = deepcopy(policy).requires_grad_(False)
     if not is_resumed:
-        save_file({name: each.cpu().contiguous() for name, each in reference.state_dict().items()}, path)
+        replace_file(path, save({name: each.cpu().contiguous() for name, each in reference.state_dict().items()}))
         return reference
     try:
         reference.load_state_dict(load_file(path))

@@ -123,10 +123,11 @@ class JobSource:
     def _write_rows(self, job: Job, param: FileParam, parse: RowParser, path: Path) -> None:
         """The rows as the trainer reads them; whole or not at all. Raises `NoSuchFile`."""
         disk.make_folder(path.parent)
-        aside = disk.staging_path(path.parent)
+        aside = disk.aside_path(path)
         with aside.open("w", encoding="utf-8") as file:
             for row in read_rows(job_file(self._files, job, param), parse):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        disk.sync_file(aside)
         aside.replace(path)
 
     def _remove_ended(self) -> None:
