@@ -45,7 +45,7 @@ class Supervision:
     """Asked before each iteration; once it is true the run is saved and left, to be resumed."""
 
     must_abort: Callable[[], bool] = lambda: False
-    """Asked before each decode step, too; once it is true the run is left as it was before the iteration."""
+    """Asked before each decode step, too; once it is true the run is left as it was last saved."""
 
     on_publish: Callable[[ProxyRef, Mapping[str, float]], None] = lambda ref, row: None
     """Told of each version that is published, and of the metrics of its iteration."""
@@ -92,21 +92,23 @@ def train(
     """
     with sole_trainer(config.output):
         _check_output(config, is_resumed=is_resumed)
-        run = Run.start(config, parts or load_parts(config), is_resumed=is_resumed)
+        loaded = parts or load_parts(config)
+        run = Run.start(config, loaded, is_resumed=is_resumed, must_abort=supervision.must_abort)
         with RunLog(config.output, num_done=run.progress.iteration, tensorboard=config.tensorboard) as log:
             try:
                 while not run.is_done and not supervision.must_stop() and not supervision.must_abort():
                     _iterate(run, log, on_iteration, supervision)
             except Interrupted:
-                logger.info("an iteration was dropped")
+                logger.info("what was not saved is dropped")
+                return _result(run, log, is_done=False)
             if not run.is_done:
                 run.save()
-            return _result(run, log)
+            return _result(run, log, is_done=run.is_done)
 
 
 def _iterate(run: Run, log: RunLog, on_iteration: Watcher | None, supervision: Supervision) -> None:
     """One iteration, and what it leaves on disk: its row, perhaps a version, the state."""
-    row = run.iterate(supervision.must_abort)
+    row = run.iterate()
     row |= run.look_if_due()
     log.write(row)
     offered = log.rows[run.offered_iteration - 1]
@@ -120,9 +122,9 @@ def _iterate(run: Run, log: RunLog, on_iteration: Watcher | None, supervision: S
         on_iteration(row, warnings(log.rows))
 
 
-def _result(run: Run, log: RunLog) -> TrainResult:
+def _result(run: Run, log: RunLog, *, is_done: bool) -> TrainResult:
     return TrainResult(
-        is_done=run.is_done,
+        is_done=is_done,
         iterations=run.progress.iteration,
         prompts_seen=run.progress.prompts_seen,
         published=tuple(run.published),

@@ -59,7 +59,7 @@ class Parts:
 
 
 class Interrupted(Exception):
-    """Whoever started the run does not want its iteration any more."""
+    """Whoever started the run does not want its iteration any more: what is not on disk of it is dropped."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,12 +81,17 @@ class Run:
     num_iterations: int
     is_resumed: bool
     examiner: Examiner | None = None
+    must_abort: Callable[[], bool] = lambda: False
+    """Asked before each decode step, whether of a rollout or of an examination."""
+
     published: list[ProxyRef] = field(default_factory=list)
     verdicts: dict[ProxyRef, Verdict] = field(default_factory=dict)
     """What the gates said of those that have any."""
 
     @staticmethod
-    def start(config: TrainConfig, parts: Parts, *, is_resumed: bool) -> "Run":
+    def start(
+        config: TrainConfig, parts: Parts, *, is_resumed: bool, must_abort: Callable[[], bool] = lambda: False
+    ) -> "Run":
         """A new run, its state saved at once, or the one that was saved in `config.output`."""
         data = parts.data
         prompts = fitting_prompts(config, parts) if data is None else []
@@ -110,8 +115,10 @@ class Run:
             progress=progress,
             num_iterations=planned_iterations(config, len(prompts) if data is None else data.num_prompts),
             is_resumed=is_resumed,
-            examiner=parts.examiner,
+            must_abort=must_abort,
         )
+        if parts.examiner is not None:
+            run.examiner = replace(parts.examiner, before_step=run.leave_if_due)
         _write_settings(config.output, settings)
         if not is_resumed:
             run.save()
@@ -135,13 +142,15 @@ class Run:
         is_chosen = self.is_done and self.config.early_stopping is not None
         return self.progress.best_iteration if is_chosen else self.progress.iteration
 
-    def iterate(self, must_abort: Callable[[], bool] = lambda: False) -> dict[str, float]:
-        """One batch of prompts, from rollout to update; returns its metrics.
+    def leave_if_due(self) -> None:
+        """Raises `Interrupted` once the run must be aborted."""
+        if self.must_abort():
+            raise Interrupted
 
-        Raises `Interrupted` as soon as `must_abort` in the rollout; the run is then as it was before the call.
-        """
+    def iterate(self) -> dict[str, float]:
+        """One batch of prompts, from rollout to update; returns its metrics. Raises `Interrupted` in the rollout."""
         learning_rate = self._anneal()
-        rollout = self._roll_out(must_abort)
+        rollout = self._roll_out()
         started = time.perf_counter()
         scores, of_terms = self._score(rollout)
         scored = time.perf_counter()
@@ -260,13 +269,8 @@ class Run:
             return self.policy
         return calibrated(self.policy, self.config.skam, self.data.trajectories, self.llm, wanted)
 
-    def _roll_out(self, must_abort: Callable[[], bool] = lambda: False) -> Rollout:
+    def _roll_out(self) -> Rollout:
         """The iteration's answers; offline those that are there. Raises `Interrupted`."""
-
-        def interrupt() -> None:
-            if must_abort():
-                raise Interrupted
-
         config, iteration = self.config, self.progress.iteration
         per_iteration = config.rollout.prompts_per_iteration
         if self.data is not None:
@@ -283,7 +287,7 @@ class Run:
             iteration=iteration,
             seed=config.seed,
             aims=dt.aims(len(prompts), iteration, config.dt, self._seed("aims")) if config.algorithm == "dt" else None,
-            before_step=interrupt,
+            before_step=self.leave_if_due,
         )
 
     def _score(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,6 +1,6 @@
 """Every system's answers to the same prompts, by one engine; what is on disk is not answered again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,6 +43,8 @@ class Answering:
     store: AnswerStore
     scoring: Scoring
     progress: Progress
+    before_step: Callable[[], None] = lambda: None
+    """Asked before each decode step; what it raises ends the answering."""
 
     def rows(self, rows: Sequence[Row]) -> list[AnsweredRow]:
         """In order; a proxy is loaded only while it answers."""
@@ -124,7 +126,7 @@ class Answering:
             )
             for number in numbers
         ]
-        return engine.answers(requests)
+        return engine.answers(requests, self.before_step)
 
 
 def _rerank(

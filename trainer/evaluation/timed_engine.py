@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from proxy_model.engine import Engine
 from proxy_model.request import Delta, GenerationRequest, PositionDecisions
@@ -30,12 +30,12 @@ class TimedEngine(Engine):
                 self._last[delta.request_id] = now
         return deltas
 
-    def answers(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
-        """Run `requests` to their ends, in their order."""
+    def answers(self, requests: Sequence[GenerationRequest], before_step: Callable[[], None]) -> list[Answer]:
+        """Run `requests` to their ends, in their order. Raises what `before_step` raises."""
         for notes in (self._gaps, self._last, self._decisions):
             notes.clear()
         started = time.perf_counter()
-        finished = self.generate(requests)
+        finished = self.generate(requests, before_step)
         seconds = (time.perf_counter() - started) / len(requests)
         return [
             Answer.of(each, seconds, self._gaps[each.request_id], self._decisions[each.request_id]) for each in finished

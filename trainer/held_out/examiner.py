@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -85,6 +85,8 @@ class Examiner:
     max_tokens: int
     max_running: int
     seed: int
+    before_step: Callable[[], None] = lambda: None
+    """Asked before each decode step; what it raises ends the look or the examination."""
 
     @classmethod
     def of(
@@ -170,7 +172,13 @@ class Examiner:
         )
         scoring = Scoring(llm=self.llm, prompts=self.prompts, scorers=scorers, store=store, progress=progress)
         return Answering(
-            llm=self.llm, prompts=self.prompts, config=config, store=store, scoring=scoring, progress=progress
+            llm=self.llm,
+            prompts=self.prompts,
+            config=config,
+            store=store,
+            scoring=scoring,
+            progress=progress,
+            before_step=self.before_step,
         )
 
     def _garble_rates(self, answered: Sequence[Answers]) -> list[float]:
@@ -195,6 +203,7 @@ class Examiner:
             RolloutConfig(max_tokens=self.max_tokens),
             iteration=0,
             seed=self.seed,
+            before_step=self.before_step,
         )
         batch = flatten(rollout.trajectories, self.llm.embedding)
         return float(penalties(batch, "token_kl", policy.config.initial_acceptance).mean())

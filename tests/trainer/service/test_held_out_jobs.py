@@ -1,7 +1,10 @@
 """Jobs with a validation file: what is asked of it, and what becomes of the job."""
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from store.fine_tuning.specification import Specification
 from store.page import Page
 from tests.trainer.service.job_bench import ANSWER_ROWS, ROWS, Bench, given, pair_rows, specification
 from tests.trainer.tiny_reward import write_tiny_reward
+from trainer.evaluation.timed_engine import TimedEngine
 from trainer.loop import train
 
 
@@ -109,3 +113,38 @@ def test_a_judge_without_limits_only_looks(bench: Bench, llm_folder: Path) -> No
     registry = ProxyRegistry(proxies_root(bench.home))
     assert registry.aliases("wordy").versions == {"stable": 1}
     assert not registry.verdicts("wordy").by_version
+
+
+@pytest.mark.parametrize(("act", "status"), [("cancel", "cancelled"), ("pause", "paused")])
+def test_gates_are_left_when_the_job_is_taken_back(
+    bench: Bench, llm_folder: Path, monkeypatch: pytest.MonkeyPatch, act: str, status: str
+) -> None:
+    """Taken back while the version that is published already is examined: the answers' end is not waited for."""
+    monkeypatch.setattr("trainer.service.heartbeat._LOOK_SECONDS", 0.01)
+    write_tiny_reward(rewards_root(bench.home) / "calm", load_llm(str(llm_folder)))
+    gates = Gates(judge="calm", num_prompts=4, max_tokens=8, max_rejections_per_token=50.0)
+    job = bench.order(pair_rows(), replace(given("dpo", llm_folder, n_epochs=1), gates=gates), held_out=ROWS)
+    registry = ProxyRegistry(proxies_root(bench.home))
+    answers = TimedEngine.answers
+
+    def take_back(self: Any, requests: Any, before_step: Callable[[], None]) -> Any:
+        if registry.versions("wordy") and bench.now(job).status == "running":
+            getattr(bench.jobs, act)("me", job.id)
+            for _ in range(1000):
+                before_step()
+                time.sleep(0.01)
+        return answers(self, requests, before_step)
+
+    monkeypatch.setattr(TimedEngine, "answers", take_back)
+    bench.worker(train, bench.source(lease_seconds=3000))._attempt()
+
+    assert bench.now(job).status == status
+    assert (registry.versions("wordy"), registry.verdicts("wordy").by_version[1].state) == ([1], "pending")
+    assert registry.aliases("wordy").versions == {}
+    if act == "pause":
+        monkeypatch.setattr(TimedEngine, "answers", answers)
+        bench.jobs.resume("me", job.id)
+        bench.worker(train)._attempt()
+        assert bench.now(job).status == "succeeded"
+        assert bench.steps(job) == [1, 2, 3]
+        assert (registry.versions("wordy"), registry.aliases("wordy").versions) == ([1], {"stable": 1})
