@@ -1,37 +1,14 @@
 """`proxy-rlhf chat`: talk to a running server, or to an LLM and a proxy inside of this process."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import typer
 
 from cli import console
-
-Message = dict[str, str]
+from cli.speaker import ChatOptions, Message, Speaker
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatOptions:
-    """How answers are decoded."""
-
-    max_tokens: int
-    temperature: float
-    seed: int | None
-
-
-class Speaker(Protocol):
-    """Whoever answers."""
-
-    note: str
-    """About the last answer: which proxy, and how many tokens it rejected."""
-
-    def answer(self, messages: list[Message]) -> Iterator[str]:
-        """The answer in pieces as they come."""
-        ...
 
 
 def chat(

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Self
 
-from cli.chat import ChatOptions, Message
 from cli.proxy_name import resolve
+from cli.speaker import ChatOptions, Message
 from proxy_model.bank import ProxyRef
 from proxy_model.engine import Engine, EngineConfig
 from proxy_model.frozen_llm import load_llm

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import httpx
 
-from cli.chat import ChatOptions, Message
+from cli.speaker import ChatOptions, Message
 from proxy_model.errors import InvalidParameter, ProxyRlhfError
 
 _TIMEOUT = httpx.Timeout(10.0, read=120.0)

@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.chat import ChatOptions
 from cli.local_speaker import LocalSpeaker
 from cli.main import main
 from cli.remote_speaker import NoAnswer, RemoteSpeaker
 from cli.serve import serve
+from cli.speaker import ChatOptions
 from cli.train import make_config
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint

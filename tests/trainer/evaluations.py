@@ -12,7 +12,8 @@ from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from tests.trainer.preference_data import write_pairs
 from trainer.evaluation.config import EvaluationConfig
-from trainer.evaluation.evaluate import Evaluation, evaluate
+from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.evaluation import Evaluation
 from trainer.rewards.train import train_reward
 from trainer.rewards.training_config import RewardTrainingConfig
 

@@ -14,7 +14,7 @@ from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
 from tests.trainer.evaluations import checkpoint, fit_reward, run, write, write_prompts
 from tests.trainer.tiny_llm import tiny_llm
-from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.evaluation import Evaluation
 from trainer.evaluation.groups import Groups
 from trainer.evaluation.origin import Origin
 from trainer.evaluation.page.chart import SERIES

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM, load_llm
 from proxy_model.paths import proxies_root
 from trainer.evaluation.answer_store import AnswerStore
-from trainer.evaluation.answering import AnsweredRow, Answering
+from trainer.evaluation.answering import Answering
 from trainer.evaluation.card import write_cards
 from trainer.evaluation.config import EvaluationConfig
+from trainer.evaluation.evaluation import Evaluation
 from trainer.evaluation.files import read_rows, write_files
 from trainer.evaluation.judgement import Judgement
 from trainer.evaluation.loading import load_rows
@@ -39,15 +39,6 @@ from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts
 
 SHIPPED_DATA = Path(__file__).parents[2] / "data"
 """Real prompts and answers, see its README; their words count as words, beside those of an English dictionary."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What was found and what it was found from."""
-
-    report: EvaluationReport
-    answered: Sequence[AnsweredRow]
-    scoring: Scoring
 
 
 def evaluate(config: EvaluationConfig, *, llm: FrozenLLM | None = None, console: Console | None = None) -> Evaluation:

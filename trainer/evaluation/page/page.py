@@ -16,7 +16,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from proxy_model import disk
-from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.evaluation import Evaluation
 from trainer.evaluation.groups import Groups
 from trainer.evaluation.page import outcomes, training
 from trainer.evaluation.page.chart import Chart
