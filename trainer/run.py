@@ -88,6 +88,9 @@ class Run:
     verdicts: dict[ProxyRef, Verdict] = field(default_factory=dict)
     """What the gates said of those that have any."""
 
+    _served: tuple[int, ProxyPolicy] | None = None
+    """The iteration whose weights were last made ready to be served, and how they are served."""
+
     @staticmethod
     def start(
         config: TrainConfig, parts: Parts, *, is_resumed: bool, must_abort: Callable[[], bool] = lambda: False
@@ -180,7 +183,7 @@ class Run:
         """
         if self.examiner is None or not self._is_look_due():
             return {}
-        seen = self.examiner.look(self._served_policy(), self.config.skam, self.reward_model)
+        seen = self.examiner.look(self._served_policy(self.progress.iteration), self.config.skam, self.reward_model)
         if self.config.early_stopping is None:
             return seen.metrics
         self._compare_with_best(seen, self.config.early_stopping)
@@ -223,7 +226,10 @@ class Run:
             "metrics": dict(row),
         }
         checkpoint = Checkpoint(
-            policy=self._served_policy(), skam=self.config.skam, fingerprint=dict(self.llm.fingerprint), card=card
+            policy=self._served_policy(iteration),
+            skam=self.config.skam,
+            fingerprint=dict(self.llm.fingerprint),
+            card=card,
         )
         name, alias = self.config.proxy, self.config.alias
         if self.config.gates is not None:
@@ -262,12 +268,18 @@ class Run:
         settings = config_to_mapping(self.config)
         save_state(self.config.output, self.policy, self.optimizer, self.progress, settings)
 
-    def _served_policy(self) -> ProxyPolicy:
-        """What is published: as it was learnt, or with as many rejections as the settings ask for."""
+    def _served_policy(self, iteration: int) -> ProxyPolicy:
+        """What is published: as it was learnt by `iteration`, or with as many rejections as the settings ask for.
+
+        The judge looks at a version before it is published: what it saw is what is published, made once.
+        """
         wanted = self.config.offline.rejections_per_token
         if self.data is None or wanted == 0:
             return self.policy
-        return calibrated(self.policy, self.config.skam, self.data.trajectories, self.llm, wanted)
+        if self._served is None or self._served[0] != iteration:
+            policy = calibrated(self.policy, self.config.skam, self.data.trajectories, self.llm, wanted)
+            self._served = iteration, policy
+        return self._served[1]
 
     def _roll_out(self) -> Rollout:
         """The iteration's answers; offline those that are there. Raises `Interrupted`."""
