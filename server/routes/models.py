@@ -95,18 +95,26 @@ async def get_model(model: str, service: ServiceDep) -> Model:
 async def delete_model(model: str, service: ServiceDep, owner: OwnerDep) -> ModelDeleted:
     """Delete a proxy that the caller's fine-tuning jobs have made, or one of its versions. Running answers keep it.
 
-    403 for any other model; 409 for a version that an alias names, and for the default proxy.
+    403 for any other model; 409 for a version that an alias names, for the default proxy, and while a job of the caller
+    trains the proxy or starts from what is to be deleted.
     """
     serving = service.serving()
     name = parse_model_name(model, serving.llm.name)
-    proxy = name.proxy
+    proxy, version = name.proxy, name.version
     if proxy is None or await service.storage.call(lambda shelves: shelves.jobs.proxy_owner(proxy)) != owner:
         raise ApiError(403, "Only a proxy that your fine-tuning jobs have made can be deleted.", "not_yours", "model")
-    if name.version is None and proxy == service.settings.default_proxy:
-        raise ApiError(409, f"{model} is the default proxy.", "model_in_use", "model")
-    await asyncio.to_thread(_delete, serving.reloader.registry, proxy, name.version)
+    if version is None and proxy == service.settings.default_proxy:
+        raise _in_use(f"{model} is the default proxy.")
+    job = await service.storage.call(lambda shelves: shelves.jobs.holding(owner, proxy, version))
+    if job is not None:
+        raise _in_use(f"{model} is needed by the fine-tuning job {job}; cancel it, or wait for its end.")
+    await asyncio.to_thread(_delete, serving.reloader.registry, proxy, version)
     await serving.reloader.refresh()
     return ModelDeleted(id=model)
+
+
+def _in_use(message: str) -> ApiError:
+    return ApiError(409, message, "model_in_use", "model")
 
 
 def _delete(registry: ProxyRegistry, proxy: str, version: str | None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Update, and_, case, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Update, and_, case, exists, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from store.completions import now
@@ -156,6 +156,19 @@ class Jobs:
         """Whose fine-tuned proxy this is; None for one that no job has named."""
         with self._database.read() as connection:
             found: str | None = connection.scalar(select(proxy_owners.c.owner).where(proxy_owners.c.proxy == proxy))
+            return found
+
+    def holding(self, owner: str, proxy: str, version: str | None = None) -> str | None:
+        """The id of an unfinished job of the owner that trains `proxy`, or starts from that version of it.
+
+        None for a `version` means any. None if there is no such job.
+        """
+        trained, start = table.c.specification["proxy"].as_string(), table.c.specification["start"].as_string()
+        is_start = start.startswith(f"{proxy}@", autoescape=True) if version is None else start == f"{proxy}@{version}"
+        query = select(table.c.id).where(table.c.owner == owner, table.c.status.in_(UNFINISHED))
+        query = query.where(or_(trained == proxy, is_start)).order_by(table.c.stored_at, table.c.id).limit(1)
+        with self._database.read() as connection:
+            found: str | None = connection.scalar(query)
             return found
 
     def counts(self) -> dict[str, int]:

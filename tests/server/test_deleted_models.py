@@ -17,7 +17,7 @@ def served(start: Start, num_versions: int = 2) -> RunningServer:
     """With a proxy `polite` that a job of the first key has made, the default `helpful`, and an operator's `shared`."""
     server = start(api_keys=(MINE, YOURS))
     with connect(server, MINE) as mine:
-        order(mine, suffix="polite")
+        mine.fine_tuning.jobs.cancel(order(mine, suffix="polite").id)
     for name in ["polite"] * num_versions + ["helpful", "shared"]:
         publish(server.proxies, server.llm, name)
     table = server.service.serving().reloader.table
@@ -99,3 +99,32 @@ def test_the_default_proxy_is_not_deleted_not_even_by_who_made_it(start: Start) 
             client.models.delete("tiny:helpful")
 
     assert refused.value.code == "model_in_use"
+
+
+def test_a_proxy_is_not_deleted_while_a_job_trains_it(start: Start) -> None:
+    server = served(start)
+    with connect(server, MINE) as mine:
+        job = order(mine, suffix="polite")
+        mine.fine_tuning.jobs.pause(job.id)
+
+        for model in ("tiny:polite", "tiny:polite@1"):
+            with pytest.raises(openai.ConflictError, match=job.id) as refused:
+                mine.models.delete(model)
+            assert (refused.value.code, refused.value.param) == ("model_in_use", "model")
+
+        assert ask(mine, "tiny:polite@1") == "tiny:polite@1"
+        mine.fine_tuning.jobs.cancel(job.id)
+        mine.models.delete("tiny:polite")
+        assert server.proxies.joinpath("polite", "1").exists() is False
+
+
+def test_a_version_is_not_deleted_while_a_job_starts_from_it(start: Start) -> None:
+    server = served(start)
+    with connect(server, MINE) as mine, connect(server, YOURS) as yours:
+        order(yours, model="tiny:polite@1", suffix="theirs")
+        order(mine, model="tiny:polite", suffix="polite-too")  # which is polite@2
+
+        with pytest.raises(openai.ConflictError):
+            mine.models.delete("tiny:polite")
+
+        assert mine.models.delete("tiny:polite@1").deleted  # another key's job holds nothing of one's own

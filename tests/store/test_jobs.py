@@ -319,6 +319,24 @@ def test_a_proxy_is_who_named_it_first(jobs: Jobs, order: Callable[..., Order]) 
     assert jobs.list(YOURS, Page(), {})[0] == []
 
 
+@pytest.mark.parametrize("status", ALL)
+def test_a_proxy_is_held_by_unfinished_jobs_that_train_it_or_start_from_it(
+    status: Status, jobs: Jobs, queue: JobQueue, order: Callable[..., Order]
+) -> None:
+    specification = {"proxy": "a_b", "start": "from_c@12"}
+    job = brought_to(status, jobs, queue, jobs.create(order(proxy="a_b", specification=specification)))
+    is_unfinished = status not in ("succeeded", "failed", "cancelled")
+
+    assert jobs.holding(MINE, "a_b") == (job.id if is_unfinished else None)
+    held = [
+        (proxy, version)
+        for proxy, version in [("a_b", "3"), ("from_c", None), ("from_c", "12"), ("from_c", "1"), ("fromXc", None)]
+        if jobs.holding(MINE, proxy, version)
+    ]
+    assert held == ([("a_b", "3"), ("from_c", None), ("from_c", "12")] if is_unfinished else [])
+    assert jobs.holding(YOURS, "a_b") is None
+
+
 def test_jobs_are_listed_by_label_and_counted_by_status(
     jobs: Jobs, queue: JobQueue, order: Callable[..., Order]
 ) -> None:
