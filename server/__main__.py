@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 import uvicorn
 
 from proxy_model.engine import Engine, EngineConfig
@@ -83,9 +84,16 @@ def _engine_builder(settings: Settings) -> Callable[[], Engine]:
     )
 
     def build() -> Engine:
+        torch.set_num_threads(settings.threads or _spared_threads())
         return Engine(load_llm(settings.model, dtype=settings.dtype, device=settings.device), config)
 
     return build
+
+
+def _spared_threads() -> int:
+    """Threads that leave a processor to HTTP: with none to itself, each of its bursts holds up a whole decode step."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(torch.get_num_threads(), available - 1))
 
 
 def _tracing() -> "Tracing | None":
@@ -153,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         "max-waiting-tokens",
         "max-unread-tokens",
         "max-context",
+        "threads",
         "max-body-bytes",
         "max-choices",
         "max-pinned",

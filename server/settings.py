@@ -95,6 +95,10 @@ class Settings:
     max_context: int = 2048
     """Tokens of a prompt and its answer."""
 
+    threads: int | None = None
+    """Processor threads that the LLM is computed with. None: all but one of those that this process may use, which HTTP
+    and whoever else is on the machine get."""
+
     max_body_bytes: int = 1 << 20
     max_file_bytes: int = 64 << 20
     """Of one uploaded file."""
@@ -213,13 +217,15 @@ class Settings:
             "max_waiting_tokens",
             "max_unread_tokens",
             "max_context",
+            "threads",
             "max_body_bytes",
             "max_file_bytes",
             "max_choices",
             "max_pinned",
         ):
-            if getattr(self, name) < 1:
-                raise InvalidParameter(name, getattr(self, name), "at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidParameter(name, value, "at least 1")
         for name in ("max_waiting", "store_days", "drain_seconds"):
             if not getattr(self, name) >= 0:
                 raise InvalidParameter(name, getattr(self, name), "at least 0")

@@ -39,6 +39,7 @@ def test_keys_come_from_a_list_or_a_file(tmp_path: Path) -> None:
         ({"port": 70000}, "port"),
         ({"max_running": 0}, "max_running"),
         ({"max_waiting": -1}, "max_waiting"),
+        ({"threads": 0}, "threads"),
         ({"reload_seconds": 0.0}, "reload_seconds"),
         ({"drain_seconds": float("nan")}, "drain_seconds"),
         ({"api_keys": ("short",)}, "api_keys"),
