@@ -13,7 +13,7 @@ from proxy_model.replay import admissible
 from proxy_model.trajectory import Trajectory
 from trainer.advantages import RunningMoments
 from trainer.config import TrainConfig
-from trainer.offline.folder import ScoredAnswers, read_data
+from trainer.offline.folder import ScoredAnswers, learnable_groups, read_data
 from trainer.rollout import Rollout
 
 
@@ -60,12 +60,7 @@ class OfflineData:
         kept = [admissible(each) for each in answers.trajectories]
         num_kept, num_all = (sum(each.num_positions for each in some) for some in (kept, answers.trajectories))
         size = answers.description.group_size
-        chosen = [
-            index
-            for first in range(0, len(kept), size)
-            if all(each.num_positions for each in kept[first : first + size])
-            for index in range(first, first + size)
-        ]
+        chosen = [index for first in learnable_groups(kept, size) for index in range(first, first + size)]
         trajectories = tuple(kept[index] for index in chosen)
         return OfflineData(trajectories, answers.scores[chosen], size, 1 - num_kept / num_all)
 

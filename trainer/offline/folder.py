@@ -72,6 +72,7 @@ class DataWriter:
         Raises `InvalidParameter` for a folder that holds something else or was begun with other settings.
         """
         self.folder = folder
+        self.group_size = description.group_size
         self.is_complete = (folder / MANIFEST).exists()
         wanted = _described(description)
         if (folder / DATA).is_file():
@@ -129,6 +130,12 @@ def read_shards(folder: Path) -> Iterator[tuple[list[Trajectory], Tensor]]:
     for number in range(_count_shards(folder)):
         name = _shard_name(number)
         yield parse(disk.read_file(folder / name, _MAX_SHARD_BYTES), name)
+
+
+def learnable_groups(trajectories: Sequence[Trajectory], group_size: int) -> list[int]:
+    """Where the groups begin all of whose answers have a position with an admissible token: the others are dropped."""
+    has_any = [bool((each.ranks >= 0).any()) for each in trajectories]
+    return [first for first in range(0, len(has_any), group_size) if all(has_any[first : first + group_size])]
 
 
 def _shard_name(number: int) -> str:

@@ -20,7 +20,12 @@ _PROMPTS_PER_SHARD = 16
 class Replayed:
     """What there is to learn from."""
 
-    num_rows: int
+    num_fitting: int
+    """Rows whose prompt is short enough and whose answers differ."""
+
+    num_learnable: int
+    """Those of them whose every answer has a token that the proxy may choose."""
+
     max_prompt_tokens: int
     inadmissible_share: float
     """Tokens of the answers that the proxy may not choose, and that are not learnt."""
@@ -59,8 +64,10 @@ def replay_rows(rows: Path, config: TrainConfig, must_leave: Callable[[], bool])
             summary = replay_answers(replayed, llm, answers, leave_if_due)
     except _Left:
         return None
+    num_fitting = int(summary["answers"]) // (2 if is_paired else 1)
     return Replayed(
-        num_rows=int(summary["answers"]) // (2 if is_paired else 1),
+        num_fitting=num_fitting,
+        num_learnable=int(summary.get("learnable_prompts", num_fitting)),  # a folder of an older release has no count
         max_prompt_tokens=replayed.limit(llm),
         inadmissible_share=float(summary["inadmissible_share"]),
     )

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from proxy_model import disk
-from proxy_model.errors import OutputTaken
+from proxy_model.errors import DataError, OutputTaken
 from proxy_model.paths import jobs_root
 from proxy_model.registry import ProxyRegistry
 from store.database import Database
@@ -25,7 +25,7 @@ from store.fine_tuning.jobs import FileParam, Job, JobError
 from store.fine_tuning.queue import JobQueue, Lease, LeaseLost
 from store.fine_tuning.rows import RowParser, held_out_parser, row_parser
 from store.fine_tuning.specification import Specification
-from store.fine_tuning.training_file import read_rows
+from store.fine_tuning.training_file import MIN_ROWS, read_rows
 from trainer.config import TrainConfig
 from trainer.held_out.examiner import GATES_FILE
 from trainer.lock import sole_trainer
@@ -34,7 +34,7 @@ from trainer.run_log import METRICS_FILE
 from trainer.run_log import read_rows as read_metrics
 from trainer.service.file_clerk import job_file
 from trainer.service.job_config import HELD_OUT_FILE, ROWS_FILE, job_config, job_folder, run_folder
-from trainer.service.job_replay import replay_rows
+from trainer.service.job_replay import Replayed, replay_rows
 from trainer.service.job_report import JobReport, gate_message
 from trainer.service.work import Work, ready
 from trainer.state import STATE_FILE
@@ -143,18 +143,35 @@ class JobSource:
 
 
 def _replay(rows: Path, num_rows: int, config: TrainConfig, report: JobReport, must_leave: Callable[[], bool]) -> bool:
-    """Make the decisions that the run learns from, unless they are there; say how much of the file counts."""
+    """Make the decisions that the run learns from, unless they are there; say how much of the file counts.
+
+    Raises `DataError` where that is too little, and what `replay_rows` raises.
+    """
     found = replay_rows(rows, config, must_leave)
     if found is None:
         return False
-    report.num_iterations = planned_iterations(config, found.num_rows)
+    told = _learnt_from(found, num_rows, config.rollout.max_tokens)
+    if found.num_learnable < MIN_ROWS:
+        raise DataError(rows, 0, f"{told}; at least {MIN_ROWS} are needed")
+    report.num_iterations = planned_iterations(config, found.num_learnable)
     if not (config.output / STATE_FILE).exists():
-        report.note(
-            f"{found.num_rows} of {num_rows} rows are learnt from: those with prompts of at most "
-            f"{found.max_prompt_tokens} tokens and answers that differ within {config.rollout.max_tokens}; "
-            f"{found.inadmissible_share:.1%} of the tokens are none that the proxy may choose"
-        )
+        report.note(told)
     return True
+
+
+def _learnt_from(found: Replayed, num_rows: int, max_tokens: int) -> str:
+    """How many rows of a file count, and why the others do not."""
+    reasons = (
+        (
+            num_rows - found.num_fitting,
+            f"have prompts above {found.max_prompt_tokens} tokens or answers that are alike within {max_tokens}",
+        ),
+        (found.num_fitting - found.num_learnable, "have an answer without any token that the proxy may choose"),
+    )
+    dropped = [f"{count} {reason}" for count, reason in reasons if count]
+    tokens = f"{found.inadmissible_share:.1%} of the tokens are none that the proxy may choose"
+    share = f"{found.num_learnable} of {num_rows} rows ({found.num_learnable / num_rows:.1%}) can be learnt from"
+    return "; ".join([share, *dropped, tokens])
 
 
 def _num_tokens(rows: list[dict[str, float]]) -> int:

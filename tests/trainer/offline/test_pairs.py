@@ -44,6 +44,19 @@ def test_every_pair_lies_side_by_side_chosen_first(tmp_path: Path) -> None:
     assert 0 < summary["inadmissible_share"] < 1
 
 
+def test_pairs_are_counted_whose_answers_both_teach_something(tmp_path: Path) -> None:
+    """Their shards hold two pairs each."""
+    unlikely = pair("one more", "hi", "Z" * 40)
+
+    summary, found = replayed(tmp_path / "data", [*PAIRS[:2], unlikely, *PAIRS[2:]], max_tokens=30)
+
+    assert summary["answers"] == 12
+    has_any = [bool((each.ranks >= 0).any()) for each in found.trajectories]
+    assert has_any[4:6] == [True, False]
+    assert summary["learnable_prompts"] == sum(map(all, zip(has_any[::2], has_any[1::2], strict=True)))
+    assert 2 <= summary["learnable_prompts"] <= 5
+
+
 def test_long_answers_are_cut_and_have_no_end(tmp_path: Path) -> None:
     _, found = replayed(tmp_path / "data", PAIRS, max_tokens=4)
 

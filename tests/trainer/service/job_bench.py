@@ -37,11 +37,15 @@ def likely(start: int, step: int) -> str:
     return "".join(LIKELY[(start + step * number) % len(LIKELY)] for number in range(12))
 
 
-def pair_rows(count: int = 12, long: int = 0) -> str:
-    """Pairs to prefer, of which the last `long` have prompts that do not fit."""
+def pair_rows(count: int = 12, long: int = 0, unlikely: int = 0) -> str:
+    """Pairs to prefer. The last `long` have prompts that do not fit, the first `unlikely` what no proxy could say."""
     asked = [f"question {number}" + " and so on" * (40 if number >= count - long else 0) for number in range(count)]
     rows = [
-        {"prompt": [{"role": "user", "content": text}], "chosen": likely(number, 1), "rejected": likely(number, 3)}
+        {
+            "prompt": [{"role": "user", "content": text}],
+            "chosen": likely(number, 1),
+            "rejected": "Z" * 40 if number < unlikely else likely(number, 3),
+        }
         for number, text in enumerate(asked)
     ]
     return "".join(json.dumps(row) + "\n" for row in rows)

@@ -288,9 +288,34 @@ def test_rows_that_do_not_fit_are_counted(bench: Bench, llm_folder: Path) -> Non
     bench.worker(train)._attempt()
 
     assert bench.steps(job) == [1, 2, 3]
-    told = [each for each in bench.messages(job) if each.startswith("12 of 14 rows are learnt from")]
+    told = [each for each in bench.messages(job) if each.startswith("12 of 14 rows (85.7%) can be learnt from")]
     assert len(told) == 1
-    assert "prompts of at most 104 tokens and answers that differ within 24" in told[0]
+    assert "; 2 have prompts above 104 tokens or answers that are alike within 24; " in told[0]
+
+
+def test_rows_that_no_proxy_could_have_answered_so_are_not_counted(bench: Bench, llm_folder: Path) -> None:
+    job = bench.order(pair_rows(15, long=1, unlikely=4), given("dpo", llm_folder, n_epochs=2))
+
+    bench.worker(train)._attempt()
+
+    assert bench.steps(job) == [1, 2, 3, 4, 5]  # 10 rows, 4 at a time, twice
+    told = [each for each in bench.messages(job) if "can be learnt from" in each]
+    assert len(told) == 1
+    assert told[0].startswith("10 of 15 rows (66.7%) can be learnt from; 1 have prompts above 104 tokens")
+    assert "; 4 have an answer without any token that the proxy may choose; " in told[0]
+
+
+def test_too_few_rows_that_can_be_learnt_from_fail_a_job(bench: Bench, llm_folder: Path) -> None:
+    job = bench.order(pair_rows(12, unlikely=3), given("dpo", llm_folder))
+
+    bench.worker(train)._attempt()
+
+    error = bench.now(job).error
+    assert error is not None
+    assert (bench.now(job).status, error.code, error.param) == ("failed", "invalid_training_file", "training_file")
+    assert error.message.startswith("The training file: 9 of 12 rows (75.0%) can be learnt from; 3 have an answer ")
+    assert error.message.endswith("; at least 10 are needed.")
+    assert bench.steps(job) == []
 
 
 def test_a_file_in_which_nothing_fits_fails_its_job(bench: Bench, llm_folder: Path) -> None:
