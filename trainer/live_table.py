@@ -27,8 +27,10 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "KL": ("update/approx_kl", ".4f"),
     "clip": ("update/clip_fraction", ".1%"),
     "expl.": ("update/explained_variance", ".2f"),
-    "tok/s": ("speed/tokens_per_second", ".0f"),
 }
+DECODED = {"tok/s": ("speed/tokens_per_second", ".0f")}
+LEARNT = {"learnt/s": ("speed/learnt_tokens_per_second", ".0f")}
+"""In place of `DECODED` for a run whose answers are given."""
 
 
 class LiveTable:
@@ -47,6 +49,7 @@ class LiveTable:
     def _table(self) -> Table:
         columns = dict(COLUMNS)
         if self._rows:
+            columns |= DECODED if self._rows[-1]["speed/tokens_per_second"] else LEARNT
             terms = [name for name in self._rows[-1] if name.startswith(TERM)]
             columns |= {name.removeprefix(TERM): (name, ".3f") for name in terms if len(terms) > 1}
         table = Table(*columns, box=None)

@@ -167,13 +167,21 @@ class Run:
             **metrics,
             **term_metrics(of_terms),
             "update/learning_rate": learning_rate,
-            "speed/tokens_per_second": rollout.num_tokens / max(rollout.seconds, 1e-9),
-            "speed/rollout_seconds": rollout.seconds,
-            "speed/score_seconds": scored - started,
-            "speed/update_seconds": time.perf_counter() - scored,
-            "speed/peak_rss_mib": peak_rss_mib(),
+            **self._speeds(rollout, scored - started, time.perf_counter() - scored),
             "progress/iteration": self.progress.iteration,
             "progress/prompts": self.progress.prompts_seen,
+        }
+
+    def _speeds(self, rollout: Rollout, score_seconds: float, update_seconds: float) -> dict[str, float]:
+        num_decoded = rollout.num_tokens if self.data is None else 0
+        seconds = rollout.seconds + score_seconds + update_seconds
+        return {
+            "speed/tokens_per_second": num_decoded / max(rollout.seconds, 1e-9),
+            "speed/learnt_tokens_per_second": rollout.num_tokens / max(seconds, 1e-9),
+            "speed/rollout_seconds": rollout.seconds,
+            "speed/score_seconds": score_seconds,
+            "speed/update_seconds": update_seconds,
+            "speed/peak_rss_mib": peak_rss_mib(),
         }
 
     def look_if_due(self) -> dict[str, float]:

@@ -34,7 +34,7 @@ _CHARTS: dict[str, list[tuple[str, str, list[str]]]] = {
     ],
     "Speed": [
         ("Seconds of an iteration", "s", ["speed/rollout_seconds", "speed/score_seconds", "speed/update_seconds"]),
-        ("Tokens a second", "short", ["speed/tokens_per_second"]),
+        ("Tokens a second", "short", ["speed/tokens_per_second", "speed/learnt_tokens_per_second"]),
         ("Peak memory, MiB", "mbytes", ["speed/peak_rss_mib"]),
         ("Progress", "short", ["progress/iteration", "progress/prompts"]),
     ],

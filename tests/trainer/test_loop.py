@@ -229,6 +229,8 @@ def test_the_table_shows_iterations_and_alarms(tmp_path: Path) -> None:
     assert "rej/tok" in shown
     assert f"{row['reward/raw_mean']:.3f}" in shown
     assert "warning: drift: too far" in shown
+    assert "tok/s" in shown
+    assert "learnt/s" not in shown
 
 
 def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

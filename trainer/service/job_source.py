@@ -82,7 +82,7 @@ class JobSource:
             if refused is not None:
                 self._queue.fail(lease, refused)
             else:
-                self._queue.succeed(lease, specification.model, _num_tokens(rows))
+                self._queue.succeed(lease, specification.model, _num_tokens(rows, work.config))
         except LeaseLost:
             logger.info("a job was taken back in its last moment", extra={"job": lease.job.id})
         finally:
@@ -174,5 +174,8 @@ def _learnt_from(found: Replayed, num_rows: int, max_tokens: int) -> str:
     return "; ".join([share, *dropped, tokens])
 
 
-def _num_tokens(rows: list[dict[str, float]]) -> int:
-    return sum(round(row["speed/tokens_per_second"] * row["speed/rollout_seconds"]) for row in rows)
+def _num_tokens(rows: list[dict[str, float]], config: TrainConfig) -> int:
+    """Of all answers that were learnt from, as often as they were."""
+    per_prompt = 2 if config.algorithm == "dpo" else config.rollout.responses_per_prompt
+    num_answers = config.rollout.prompts_per_iteration * per_prompt
+    return sum(round(row["answer/length"] * num_answers) for row in rows)

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import read_checkpoint
@@ -29,6 +31,7 @@ from tests.trainer.trajectories import trajectory_by_hand
 from trainer.algorithm_config import AlgorithmName, Baseline, DtConfig, LikelihoodConfig, OfflineConfig
 from trainer.batch import flatten
 from trainer.config import ProxyShape, RewardConfig, RolloutConfig, TrainConfig
+from trainer.live_table import LiveTable
 from trainer.loop import TrainResult, train
 from trainer.metrics import METRICS
 from trainer.offline.calibration import first_choice_logits
@@ -84,6 +87,23 @@ def test_a_folder_of_answers_teaches_what_its_scores_reward(tmp_path: Path, algo
     assert logits[is_end].mean() < logits[~is_end].mean() - 0.1
     assert result.iterations == 20  # three epochs of 40 prompts, 6 at a time
     assert METRICS.keys() == result.metrics.keys()
+
+
+def test_a_run_that_decodes_nothing_claims_no_tokens_a_second(tmp_path: Path) -> None:
+    make_answers(tmp_path / "data", num_prompts=6)
+    config = offline_config(tmp_path / "run", tmp_path / "data", offline=OfflineConfig(epochs=1))
+    console = Console(file=StringIO(), width=160)
+
+    row = learn(config).metrics
+    with LiveTable(console) as table:
+        table.show(row, [])
+
+    seconds = sum(row[f"speed/{name}_seconds"] for name in ("rollout", "score", "update"))
+    assert row["speed/tokens_per_second"] == 0
+    assert row["speed/learnt_tokens_per_second"] == pytest.approx(row["answer/length"] * 18 / seconds, rel=1e-3)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "learnt/s" in shown
+    assert "tok/s" not in shown
 
 
 def test_a_killed_and_resumed_offline_run_is_the_unbroken_run(tmp_path: Path) -> None:

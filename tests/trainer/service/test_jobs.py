@@ -20,6 +20,7 @@ from store.fine_tuning.queue import MAX_FAILURES
 from store.page import Page
 from tests.trainer.service.job_bench import ANSWER_ROWS, Bench, given, pair_rows, specification
 from trainer.loop import Supervision, TrainResult, train
+from trainer.offline.folder import read_shards
 from trainer.service.job_config import job_config, run_folder
 from trainer.service.worker import Trains
 
@@ -266,6 +267,8 @@ def test_answers_that_are_given_become_a_proxy(
     done = bench.now(job)
     assert (done.status, done.error, done.fine_tuned_model) == ("succeeded", None, "tiny:wordy")
     assert bench.steps(job) == [1, 2, 3, 4, 5, 6]  # 12 rows, 4 at a time, twice
+    replayed = [each for some, _ in read_shards(jobs_root(bench.home) / job.id / "answers") for each in some]
+    assert done.trained_tokens == 2 * sum(int((each.ranks >= 0).sum()) for each in replayed)
     registry = ProxyRegistry(proxies_root(bench.home))
     assert registry.aliases("wordy").versions == {"stable": 2}
     card = registry.verify(registry.resolve("wordy")).card
