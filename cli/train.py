@@ -42,7 +42,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
 ) -> None:
     """Train a proxy against rewards, or on answers made once, and publish its versions."""
-    from trainer.config import read_config
+    from trainer.saved_settings import read_saved_config
 
     flags: dict[str, Any] = {
         "prompts": prompts,
@@ -56,7 +56,7 @@ def train(
     given = {name: value for name, value in flags.items() if value is not None}
     if resume:
         _refuse_with_resume(settings, given, set_)
-        config = read_config(output / SETTINGS_FILE, output=output)
+        config = read_saved_config(output / SETTINGS_FILE, output=output)
     else:
         config = make_config(settings, {"output": output, **given}, set_ or [])
     _run(config, is_resumed=resume)

@@ -19,6 +19,7 @@ from proxy_model.disk import replace_file
 from proxy_model.errors import BadCheckpoint, InvalidParameter
 from proxy_model.policy import ProxyPolicy
 from trainer.advantages import RunningMoments
+from trainer.saved_settings import completed
 
 STATE_FILE = "state.safetensors"
 BEST_FILE = "best.safetensors"
@@ -77,10 +78,11 @@ def load_best(folder: Path, policy: ProxyPolicy) -> None:
 def load_state(folder: Path, policy: ProxyPolicy, optimizer: torch.optim.Adam, settings: Mapping[str, Any]) -> Progress:
     """Put the saved run into `policy` and `optimizer`.
 
-    Raises `BadCheckpoint` for a file that is not a state, `InvalidParameter` naming a setting that has changed.
+    Raises `BadCheckpoint` for a file that is not a state, `InvalidParameter` naming a setting that has changed, or the
+    output folder for a run that is too old to be resumed.
     """
     tensors, header = _read_state(folder)
-    _refuse_changes(json.loads(header["settings"]), settings)
+    _refuse_changes(completed(json.loads(header["settings"])), settings)
     _restore_weights(policy, tensors, folder / STATE_FILE)
     _restore_moments(policy, optimizer, tensors)
     values = json.loads(header["progress"])

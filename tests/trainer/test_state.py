@@ -7,11 +7,13 @@ import torch
 from proxy_model.config import PolicyConfig
 from proxy_model.errors import BadCheckpoint, InvalidParameter
 from proxy_model.policy import ProxyPolicy
+from tests.trainer.runs import small_config
 from trainer.advantages import RunningMoments
 from trainer.algorithms.optimisation import make_optimizer
+from trainer.config import config_to_mapping
 from trainer.state import STATE_FILE, Progress, load_state, save_state
 
-SETTINGS = {"seed": 1, "output": "a", "ppo": {"epochs": 4}}
+SETTINGS = config_to_mapping(small_config(Path("a"), iterations=1, seed=1))
 PROGRESS = Progress(iteration=7, prompts_seen=112, moments=RunningMoments(count=3, mean=0.1, squares=2.5))
 
 

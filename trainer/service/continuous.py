@@ -28,10 +28,11 @@ from proxy_model import disk
 from proxy_model.errors import InvalidParameter
 from proxy_model.paths import proxies_root, training_root
 from proxy_model.proxy_name import is_proxy_name
-from trainer.config import TrainConfig, config_from_mapping, read_config
+from trainer.config import TrainConfig, config_from_mapping
 from trainer.lock import sole_trainer
 from trainer.rounds import finished_at, is_done, last_round, mark_done, read_settings, schedule_of
 from trainer.run import SETTINGS_FILE
+from trainer.saved_settings import read_saved_config
 from trainer.service.work import Work
 from trainer.state import STATE_FILE
 
@@ -117,7 +118,7 @@ class ContinuousJob:
             with sole_trainer(folder):
                 disk.remove(folder)
             return self._begin(job, number)
-        return Work(config=read_config(folder / SETTINGS_FILE, output=folder), is_resumed=True)
+        return Work(config=read_saved_config(folder / SETTINGS_FILE, output=folder), is_resumed=True)
 
     def _is_due(self, schedule: Schedule, number: int, folder: Path) -> bool:
         if schedule.rounds and number >= schedule.rounds:

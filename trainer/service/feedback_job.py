@@ -35,7 +35,7 @@ from proxy_model.registry import ProxyRegistry
 from store.completions import Completions
 from store.database import Database
 from store.training import preferred_answers, rated_answers, usable_feedback
-from trainer.config import TrainConfig, config_from_mapping, read_config
+from trainer.config import TrainConfig, config_from_mapping
 from trainer.feedback.pairs import preference_pairs
 from trainer.feedback.reward import MIN_PAIRS, update_reward
 from trainer.feedback.rounds import Round, begin_round, known_feedback, reward_in_use
@@ -44,6 +44,7 @@ from trainer.preferences import PreferencePair
 from trainer.rewards.training_config import DEFAULT_L2, RewardTrainingConfig
 from trainer.rounds import finished_at, is_done, last_round, read_settings, schedule_of
 from trainer.run import SETTINGS_FILE
+from trainer.saved_settings import read_saved_config
 from trainer.service.work import Work
 from trainer.state import STATE_FILE
 
@@ -163,7 +164,7 @@ class FeedbackJob:
     def _go_on(self, job: FeedbackSettings, current: Round) -> Work | None:
         """A run that was killed before its first state was saved has done nothing yet; a reward is whole or not."""
         if (current.run / STATE_FILE).exists():
-            return Work(config=read_config(current.run / SETTINGS_FILE, output=current.run), is_resumed=True)
+            return Work(config=read_saved_config(current.run / SETTINGS_FILE, output=current.run), is_resumed=True)
         with sole_trainer(current.run):
             disk.remove(current.run)
         registry = ProxyRegistry(proxies_root(self._home))
