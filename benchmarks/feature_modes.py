@@ -6,31 +6,29 @@ Each CHECKPOINT is a published proxy's folder; its own settings say its mode. In
 same prompts greedily, in another order than in the round before. Ratios are within a round; medians and quartiles.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.findings import publish
 from benchmarks.rounds import Spread, alternate, ratios
+from benchmarks.workload import MAX_PROMPT_TOKENS, ROOT, loaded_llm
 from proxy_model.bank import ProxyRef
 from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM, load_llm
 from proxy_model.request import GenerationRequest, SamplingParams
 from trainer.evaluation.loading import load_rows
 from trainer.evaluation.systems import System, max_candidates
 from trainer.prompts import load_prompts
 from trainer.rollout import EncodedPrompt, encode_prompts
 
-PROMPTS = Path(__file__).parent.parent / "data" / "harmless_prompts_test.jsonl.gz"
+PROMPTS = ROOT / "data" / "harmless_prompts_test.jsonl.gz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +66,10 @@ def main(
     output: Path | None = None,
 ) -> None:
     """Print the table."""
-    if threads:
-        torch.set_num_threads(threads)
-    llm = load_llm(model)
+    llm = loaded_llm(model, threads)
     rows = load_rows(list(map(str, checkpoints)), Path(), llm)
     systems = [row.systems[0] for row in rows]
-    prompts = encode_prompts(load_prompts(PROMPTS), llm.tokenizer, 128)[:num_sequences]
+    prompts = encode_prompts(load_prompts(PROMPTS), llm.tokenizer, MAX_PROMPT_TOKENS)[:num_sequences]
     engine = Engine(llm, EngineConfig(max_running=num_sequences, max_candidates=max_candidates(rows)))
     for number, system in enumerate(systems):
         if system.policy is not None and system.skam is not None:
@@ -82,7 +78,8 @@ def main(
         str(number): partial(_run, engine, number, system, prompts, max_tokens) for number, system in enumerate(systems)
     }
     runs = list(alternate(ways, rounds).values())
-    _report([_row(system, mine, runs[0]) for system, mine in zip(systems, runs, strict=True)], llm, output)
+    found = [_row(system, mine, runs[0]) for system, mine in zip(systems, runs, strict=True)]
+    publish(_table(found), llm, found, output)
 
 
 def _run(engine: Engine, number: int, system: System, prompts: Sequence[EncodedPrompt], max_tokens: int) -> Run:
@@ -113,7 +110,7 @@ def _row(system: System, runs: Sequence[Run], base: Sequence[Run]) -> Row:
     )
 
 
-def _report(rows: Sequence[Row], llm: FrozenLLM, output: Path | None) -> None:
+def _table(rows: Sequence[Row]) -> Table:
     table = Table("features", "tokens/s", "of the LLM alone", "passes a token", "rejections a token")
     for row in rows:
         table.add_row(
@@ -123,10 +120,7 @@ def _report(rows: Sequence[Row], llm: FrozenLLM, output: Path | None) -> None:
             f"{row.passes_per_token:.2f}",
             f"{row.rejections_per_token:.2f}",
         )
-    Console().print(table)
-    if output is not None:
-        found = {"model": llm.name, "threads": torch.get_num_threads(), "rows": [asdict(row) for row in rows]}
-        output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return table
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from proxy_model.config import SkamConfig
 from proxy_model.errors import UnknownProxy
 from proxy_model.features import DecisionFeatures
 from proxy_model.policy import ProxyPolicy
-from proxy_model.slate_scorer import SlateFeatures, SlateScorer
+from proxy_model.slate_scorer import SlateScorer
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,13 +33,7 @@ class LoadedProxy:
         self.policy = policy.to(embedding.device).eval()
         self.needs_candidate_pass = policy.config.features != "prefix"
         self.is_conditioned = policy.config.is_conditioned
-        self._scorer = None if self.needs_candidate_pass else SlateScorer(self.policy, embedding)
-
-    @torch.no_grad()
-    def score_slates(self, features: SlateFeatures, target: Float[Tensor, "B 2"] | None = None) -> Float[Tensor, "B K"]:
-        """Accept logits of whole slates (`prefix` features): one small matmul and a look-up."""
-        assert self._scorer is not None
-        return self._scorer.accept_logits(features, target)
+        self.scorer = None if self.needs_candidate_pass else SlateScorer(self.policy, embedding)
 
     @torch.no_grad()
     def score_candidates(self, features: DecisionFeatures) -> Float[Tensor, " B"]:

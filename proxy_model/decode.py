@@ -17,7 +17,7 @@ from proxy_model.config import SkamConfig
 from proxy_model.features import target_scalars
 from proxy_model.sequence import Sequence
 from proxy_model.skam import Slate, SlateSettings, build_sampled_slate, build_slate
-from proxy_model.slate_scorer import SlateFeatures
+from proxy_model.slate_scorer import Share, SlateFeatures, score_shares
 
 _PLAIN = SkamConfig(p_t=0.0, top_p=1.0, max_candidates=1)
 
@@ -53,18 +53,14 @@ def decide(hidden: Tensor, logits: Tensor, rows: Rows[Sequence], width: int) -> 
 
 def _score(hidden: Tensor, slate: Slate, rows: Rows[Sequence]) -> Tensor:
     """(B, K) accept logits of each row under its own proxy; NaN for the LLM alone and where it must read candidates."""
-    accept_logits = torch.full(slate.logprobs.shape, float("nan"), device=hidden.device)
-    groups = {proxy: members for proxy, members in _by_proxy(rows).items() if not proxy.needs_candidate_pass}
-    if not groups:
-        return accept_logits
-    features = SlateFeatures.of(hidden, slate)
-    for proxy, members in groups.items():
-        target = _target(proxy, [rows[row] for row in members], hidden.device)
-        if len(members) == len(rows):
-            return proxy.score_slates(features, target)
-        index = torch.tensor(members, device=hidden.device)
-        accept_logits[index] = proxy.score_slates(features[index], target)
-    return accept_logits
+    shares = [
+        Share(proxy.scorer, members, _target(proxy, [rows[row] for row in members], hidden.device))
+        for proxy, members in _by_proxy(rows).items()
+        if proxy.scorer is not None
+    ]
+    if not shares:
+        return torch.full(slate.logprobs.shape, float("nan"), device=hidden.device)
+    return score_shares(SlateFeatures.of(hidden, slate), shares)
 
 
 def _slates(logits: Tensor, rows: Rows[Sequence], width: int) -> Slate:

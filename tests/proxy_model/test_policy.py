@@ -108,8 +108,9 @@ def test_scoring_a_slate_by_table_is_scoring_each_candidate_by_itself() -> None:
     logprobs = torch.tensor([[-0.2, -1.9, -4.0], [-0.7, -0.8, -2.5]])
     is_candidate = torch.tensor([[True, True, True], [True, True, False]])
     hidden = torch.randn(2, 64, generator=torch.Generator().manual_seed(4)) * 5
+    assert proxy.scorer is not None
 
-    scored = proxy.score_slates(SlateFeatures.of(hidden, Slate(tokens, logprobs, is_candidate, is_candidate)))
+    scored = proxy.scorer.accept_logits(SlateFeatures.of(hidden, Slate(tokens, logprobs, is_candidate, is_candidate)))
 
     scalars = slate_scalars(logprobs, is_candidate)
     for row in range(2):

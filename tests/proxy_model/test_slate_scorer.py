@@ -7,7 +7,7 @@ from proxy_model.config import PolicyConfig
 from proxy_model.features import DecisionFeatures, slate_scalars, target_scalars
 from proxy_model.policy import ProxyPolicy
 from proxy_model.skam import Slate, SlateSettings, build_slate
-from proxy_model.slate_scorer import SlateFeatures, SlateScorer
+from proxy_model.slate_scorer import Share, SlateFeatures, SlateScorer, score_shares
 
 NUM_ROWS, SIZE, WIDTH = 48, 576, 16
 
@@ -120,3 +120,35 @@ def test_a_conditioned_proxy_scores_as_the_policy_that_is_trained(
         target.repeat_interleave(WIDTH, dim=0),
     )
     torch.testing.assert_close(found.flatten(), dial.accept_logits(features), rtol=1e-5, atol=1e-4)
+
+
+def _version(seed: int, hidden_size: int = 256, *, is_conditioned: bool = False) -> ProxyPolicy:
+    generator = torch.Generator().manual_seed(seed)
+    config = PolicyConfig(llm_hidden_size=SIZE, hidden_size=hidden_size, is_conditioned=is_conditioned)
+    policy = ProxyPolicy(config, generator=generator)
+    torch.nn.init.normal_(policy.actor.output.weight, generator=generator)
+    torch.nn.init.normal_(policy.actor.output.bias, generator=generator)
+    return policy.requires_grad_(False)
+
+
+def test_rows_of_many_versions_score_to_the_bit_as_alone_and_rows_of_none_not_at_all(
+    embedding: torch.Tensor, hidden: torch.Tensor, slate: Slate, target: torch.Tensor
+) -> None:
+    """Two versions are as wide, one is narrower, one is conditioned; their rows lie across each other's."""
+    versions = [_version(1), _version(2), _version(3, 96), _version(4, is_conditioned=True)]
+    scorers = [SlateScorer(version, embedding) for version in versions]
+    rows = [[0, 5, 6, 47], [1, 2, 46], [3, 4, 44], [10, 8, 9, 45]]
+    aims = [None, None, None, target[rows[3]]]
+    shares = [Share(*share) for share in zip(scorers, rows, aims, strict=True)]
+
+    scores = score_shares(SlateFeatures.of(hidden, slate), shares)
+
+    for share in shares:
+        for number, row in enumerate(share.rows):
+            one = slice(row, row + 1)
+            aim = None if share.target is None else share.target[number : number + 1]
+            alone = share.scorer.accept_logits(SlateFeatures.of(hidden[one], slate[one]), aim)
+            assert torch.equal(scores[one], alone), row
+    unasked = [row for row in range(NUM_ROWS) if not any(row in members for members in rows)]
+    assert len(unasked) == 34
+    assert scores[unasked].isnan().all()

@@ -1,0 +1,29 @@
+"""What a benchmark prints, and writes where it is asked to."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from proxy_model.frozen_llm import FrozenLLM
+
+
+def publish(table: Table, llm: FrozenLLM, rows: Sequence[Any], output: Path | None, **facts: object) -> None:
+    """Print the table; write its rows (dataclasses) and what else is worth knowing as JSON to `output`."""
+    Console().print(table)
+    if output is None:
+        return
+    found = {
+        "model": llm.name,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        **facts,
+        "rows": [asdict(row) for row in rows],
+    }
+    output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
