@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from proxy_model.bank import ProxyRef
     from proxy_model.registry import ProxyRegistry
 
-proxies = typer.Typer(help="List, inspect, verify, promote and roll back published proxies.", no_args_is_help=True)
+proxies = typer.Typer(
+    help="List, inspect, verify, promote, roll back and prune published proxies.", no_args_is_help=True
+)
 
 Proxy = Annotated[
     str, typer.Argument(metavar="NAME[@VERSION]", help="A proxy; its stable version unless one is named.")
@@ -126,6 +128,21 @@ def rollback(
         return
     ref = _registry().rollback(proxy)
     console.out.print(f"stable {ref.name} is now version {ref.version}", highlight=False)
+
+
+@proxies.command()
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="The newest versions that stay.")],
+    proxy: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A proxy; all of them unless given.")] = None,
+) -> None:
+    """Delete old versions: none that an alias or a fine-tuning job names, a server has loaded or a rollback needs."""
+    from trainer.service.needed_by_jobs import needed_by_jobs
+
+    registry = _registry()
+    for name in registry.names() if proxy is None else [proxy]:
+        gone = registry.prune(name, keep, needed_by_jobs(name))
+        told = ", ".join(map(str, gone)) or f"nothing of {name}"
+        console.out.print(f"deleted {told}", highlight=False, soft_wrap=True)
 
 
 def _registry() -> "ProxyRegistry":

@@ -106,10 +106,13 @@ def _parsed(text: str) -> Any:
 
 def _run(config: "TrainConfig", *, is_resumed: bool) -> None:
     from trainer.live_table import LiveTable
+    from trainer.loop import Supervision
     from trainer.loop import train as run_training
+    from trainer.service.needed_by_jobs import needed_by_jobs
 
+    supervision = Supervision(spared=needed_by_jobs)
     with LiveTable(console.out) as table:
-        result = run_training(config, is_resumed=is_resumed, on_iteration=table.show)
+        result = run_training(config, is_resumed=is_resumed, on_iteration=table.show, supervision=supervision)
     published = ", ".join(map(str, result.published)) or "nothing"
     console.out.print(f"published {published} in {config.registry_folder}", highlight=False, soft_wrap=True)
     for ref, verdict in result.verdicts.items():

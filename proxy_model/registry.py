@@ -9,8 +9,8 @@ no lock.
 import errno
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -21,6 +21,7 @@ from proxy_model.aliases import FILE as ALIASES
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint, Fingerprint, read_checkpoint, write_checkpoint
 from proxy_model.errors import InvalidParameter, UnknownProxy, VersionInUse
+from proxy_model.hold import Hold, hold, seize
 from proxy_model.proxy_name import RESERVED_NAMES, is_proxy_name
 from proxy_model.verdicts import FILE as VERDICTS
 from proxy_model.verdicts import PENDING, Verdict, Verdicts
@@ -74,6 +75,10 @@ class ProxyRegistry:
     def verdicts(self, name: str) -> Verdicts:
         """What the gates said of the versions of `name`. Raises `UnknownProxy`, `BadCheckpoint`."""
         return Verdicts.read(self._known(name))
+
+    def hold(self, ref: ProxyRef) -> Hold | None:
+        """Say that a version is loaded, which keeps it from being pruned; None where that cannot be said."""
+        return hold(self.root / ref.name / str(ref.version))
 
     def publish(
         self, name: str, checkpoint: Checkpoint, *, aliases: Sequence[str] = (STABLE,), awaits_gates: bool = False
@@ -165,16 +170,28 @@ class ProxyRegistry:
         folder = self._known(name)
         with self._writing(name):
             numbers = self.versions(name) if version is None else [self.resolve(name, version).version]
-            aliases, verdicts = Aliases.read(folder), Verdicts.read(folder)
-            if version in aliases.versions.values():
+            if version in Aliases.read(folder).versions.values():
                 raise VersionInUse(f"{name}@{version}")
-            _commit(aliases.without(numbers).stage(folder), ALIASES)
-            for number in numbers:
-                verdicts = verdicts.having(number, None)
-                (folder / str(number)).rename(disk.staging_path(folder))
-            disk.sync_folder(folder)
-            self._note(name, verdicts)
-        return [ProxyRef(name=name, version=number) for number in numbers]
+            return self._take_away(name, numbers)
+
+    def prune(self, name: str, keep: int, spared: Collection[int] = ()) -> list[ProxyRef]:
+        """Delete all but the newest `keep` versions; returns those that are gone.
+
+        The `spared` ones stay, and those that an alias names, that a rollback would return to, whose gates are to be
+        asked, or that some process has loaded. Raises `InvalidParameter`, `UnknownProxy`, `BadCheckpoint`.
+        """
+        if keep < 1:
+            raise InvalidParameter("keep", keep, "at least 1")
+        folder = self._known(name)
+        with self._writing(name), ExitStack() as seized:
+            needed = {*spared, *_needed(Aliases.read(folder), Verdicts.read(folder), self.versions(name))}
+            numbers = []
+            for number in self.versions(name)[:-keep]:
+                lock = None if number in needed else seize(folder / str(number))
+                if lock is not None:
+                    seized.callback(lock.release)
+                    numbers.append(number)
+            return self._take_away(name, numbers) if numbers else []
 
     def remove_leftovers(self) -> list[Path]:
         """Delete what killed writers left; returns it. A writer that is alive is waited for, never disturbed."""
@@ -205,6 +222,18 @@ class ProxyRegistry:
             finally:
                 _remove_leftovers(folder)
 
+    def _take_away(self, name: str, numbers: Sequence[int]) -> list[ProxyRef]:
+        """Put versions out of sight, and what named them; their files are deleted by the end of `_writing`."""
+        folder = self.root / name
+        verdicts = Verdicts.read(folder)
+        _commit(Aliases.read(folder).without(numbers).stage(folder), ALIASES)
+        for number in numbers:
+            verdicts = verdicts.having(number, None)
+            (folder / str(number)).rename(disk.staging_path(folder))
+        disk.sync_folder(folder)
+        self._note(name, verdicts)
+        return [ProxyRef(name=name, version=number) for number in numbers]
+
     def _pass_gates(self, ref: ProxyRef, *, is_forced: bool) -> None:
         """An override counts before the alias does, so that whoever follows the alias knows of it."""
         verdicts = self.verdicts(ref.name)
@@ -228,6 +257,14 @@ class ProxyRegistry:
         if not self.versions(name):
             raise UnknownProxy(f"no proxy {name!r} is published")
         return self.root / name
+
+
+def _needed(aliases: Aliases, verdicts: Verdicts, existing: Sequence[int]) -> set[int]:
+    """Versions that an alias names or that a rollback would return to, and those whose gates are to be asked."""
+    needed = {*aliases.versions.values(), *(number for number, each in verdicts.by_version.items() if each == PENDING)}
+    with suppress(UnknownProxy):
+        needed.add(aliases.rolled_back(existing).versions[STABLE])
+    return needed
 
 
 def _commit(staged: Path, name: str) -> None:

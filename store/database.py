@@ -50,6 +50,10 @@ class Database:
         with self._transaction("write") as connection:
             yield connection
 
+    def is_there(self) -> bool:
+        """Whether somebody has made the database: of SQLite whether its file is there, of Postgres always."""
+        return not self.is_sqlite or Path(self.url.database or "").exists()
+
     def prepare(self) -> None:
         """Create or migrate what must be; does nothing the second time. Raises `StoreUnavailable`, `StoreTooNew`."""
         with self._lock:

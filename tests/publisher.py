@@ -2,6 +2,7 @@
 
     python -m tests.publisher kill <root>           fork one publisher per step; <root>/<step>/ is what each one left
     python -m tests.publisher gate <root>           the same, of a version that awaits its gates
+    python -m tests.publisher prune <root>          fork pruners that keep one of four versions, killed in the same way
     python -m tests.publisher fill <root> <bytes>   publish where no file may grow past so many bytes
     python -m tests.publisher race <root> <count>   publish one proxy so many times, printing the versions as JSON
 
@@ -24,7 +25,7 @@ from proxy_model.registry import ProxyRegistry
 from tests.bad_checkpoints import SMALL_FINGERPRINT, SMALL_SKAM, small_policy
 
 KILLED = 77
-STEPS = ("mkdir", "open", "write", "fsync", "rename", "replace")
+STEPS = ("mkdir", "open", "write", "fsync", "rename", "replace", "unlink", "rmdir")
 """The calls of `os` that change the disk; a publisher is killed before and halfway through or after each of them."""
 
 
@@ -33,20 +34,21 @@ def small_checkpoint(seed: int) -> Checkpoint:
     return Checkpoint(small_policy(seed), SMALL_SKAM, dict(SMALL_FINGERPRINT), {"seed": seed})
 
 
-def kill_at_every_step(root: Path, *, awaits_gates: bool) -> None:
-    """Version 1 is published, then version 2 by a fork that dies at step 0, 1, 2 ... until one lives."""
+def kill_at_every_step(root: Path, num_versions: int, act: Callable[[ProxyRegistry], object]) -> None:
+    """Some versions are published, then a fork that does `act` dies at step 0, 1, 2 ... until one lives."""
     template = root / "template"
-    ProxyRegistry(template).publish("demo", small_checkpoint(1))
+    for seed in range(1, num_versions + 1):
+        ProxyRegistry(template).publish("demo", small_checkpoint(seed))
     for step in range(1000):
         victim = root / str(step)
         shutil.copytree(template, victim)
-        if _exit_code_of(partial(_publish_until, victim, step, awaits_gates=awaits_gates)) != KILLED:
+        if _exit_code_of(partial(_act_until, victim, step, act)) != KILLED:
             shutil.rmtree(victim)
             break
     shutil.rmtree(template)
 
 
-def _publish_until(root: Path, step: int, *, awaits_gates: bool) -> None:
+def _act_until(root: Path, step: int, act: Callable[[ProxyRegistry], object]) -> None:
     remaining = iter(range(step, -1, -1))
 
     def count() -> None:
@@ -55,7 +57,7 @@ def _publish_until(root: Path, step: int, *, awaits_gates: bool) -> None:
 
     for name in STEPS:
         setattr(os, name, _deadly(getattr(os, name), count))
-    ProxyRegistry(root).publish("demo", small_checkpoint(2), awaits_gates=awaits_gates)
+    act(ProxyRegistry(root))
 
 
 def _deadly(call: Callable[..., Any], count: Callable[[], None]) -> Callable[..., Any]:
@@ -98,9 +100,21 @@ def race(root: Path, count: int) -> None:
     print(json.dumps([registry.publish("demo", small_checkpoint(seed)).version for seed in range(count)]))
 
 
+def publish_second(registry: ProxyRegistry, *, awaits_gates: bool) -> None:
+    """As `demo`."""
+    registry.publish("demo", small_checkpoint(2), awaits_gates=awaits_gates)
+
+
+def prune_to_one(registry: ProxyRegistry) -> None:
+    """Of `demo`, so that the first two of four go: a rollback returns to the third."""
+    registry.prune("demo", 1)
+
+
 if __name__ == "__main__":
     if sys.argv[1] in ("kill", "gate"):
-        kill_at_every_step(Path(sys.argv[2]), awaits_gates=sys.argv[1] == "gate")
+        kill_at_every_step(Path(sys.argv[2]), 1, partial(publish_second, awaits_gates=sys.argv[1] == "gate"))
+    elif sys.argv[1] == "prune":
+        kill_at_every_step(Path(sys.argv[2]), 4, prune_to_one)
     elif sys.argv[1] == "fill":
         publish_without_room(Path(sys.argv[2]), int(sys.argv[3]))
     else:

@@ -21,6 +21,7 @@ from proxy_model.config import SkamConfig
 from proxy_model.engine import Engine, EngineConfig
 from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.paths import store_file
 from proxy_model.registry import ProxyRegistry
 from proxy_model.request import GenerationRequest, SamplingParams
 from proxy_model.verdicts import Verdict
@@ -28,6 +29,7 @@ from server.settings import Settings
 from tests.bad_checkpoints import flipped_byte
 from tests.conftest import dial_policy, steering_policy
 from tests.publisher import small_checkpoint
+from tests.store.ended_job import add_ended_job
 from trainer.evaluation.config import EvaluationConfig
 from trainer.rewards.terms import trained_term
 
@@ -253,6 +255,33 @@ def test_promotion_and_rollback_move_the_stable_version(registry: ProxyRegistry)
 
     assert main(["proxies", "rollback", "calm"]) == 0
     assert registry.resolve("calm") == ProxyRef("calm", 3)
+
+
+def test_old_versions_are_pruned_but_for_those_of_a_job(
+    registry: ProxyRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.publish("calm", small_checkpoint(4))
+    registry.publish("other", small_checkpoint(5))
+    add_ended_job(f"sqlite:///{store_file()}", "calm", 1)
+
+    assert main(["proxies", "prune", "--keep", "1"]) == 0
+
+    assert capsys.readouterr().out.splitlines() == ["deleted calm@2", "deleted nothing of other"]
+    assert registry.versions("calm") == [1, 3, 4]  # a rollback returns to 3
+
+
+def test_pruning_makes_no_store_and_stops_at_one_that_cannot_be_read(
+    registry: ProxyRegistry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PROXY_RLHF_STORE_URL", "postgresql://nobody@127.0.0.1:9/nothing")
+    assert main(["proxies", "prune", "calm", "--keep", "1"]) == 1
+    assert registry.versions("calm") == [1, 2, 3]
+    assert "refused" in capsys.readouterr().err
+
+    monkeypatch.delenv("PROXY_RLHF_STORE_URL")
+    assert main(["proxies", "prune", "calm", "--keep", "1"]) == 0
+    assert registry.versions("calm") == [2, 3]
+    assert not store_file().exists()
 
 
 def test_flags_win_over_the_file_and_assignments_over_both(tmp_path: Path, registry: ProxyRegistry) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from proxy_model.errors import ProxyRlhfError
 from trainer.config import read_config
 from trainer.live_table import LiveTable
-from trainer.loop import train
+from trainer.loop import Supervision, train
+from trainer.service.needed_by_jobs import needed_by_jobs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = read_config(options.settings)
         with LiveTable() as table:
-            result = train(config, is_resumed=options.resume, on_iteration=table.show)
+            supervision = Supervision(spared=needed_by_jobs)
+            result = train(config, is_resumed=options.resume, on_iteration=table.show, supervision=supervision)
     except (ProxyRlhfError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -169,6 +169,10 @@ class TrainConfig:
     save_every: int = 1
     """Iterations between two saved states."""
 
+    keep_versions: int = 0
+    """With each published version all but so many of the newest are deleted, but for those that somebody needs
+    (`ProxyRegistry.prune`); 0: none is."""
+
     seed: int = 0
     tensorboard: bool = True
     shape: ProxyShape = field(default_factory=ProxyShape)
@@ -197,6 +201,7 @@ class TrainConfig:
         require(self.num_prompts >= 0, "num_prompts", self.num_prompts, "at least 0")
         require(self.publish_every >= 0, "publish_every", self.publish_every, "at least 0")
         require(self.save_every >= 1, "save_every", self.save_every, "at least 1")
+        require(self.keep_versions >= 0, "keep_versions", self.keep_versions, "at least 0")
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
         self._check_source()
         self._check_held_out()

@@ -19,6 +19,7 @@ from trainer.lock import sole_trainer
 from trainer.monitor import warnings
 from trainer.offline.data import OfflineData
 from trainer.prompts import load_prompts
+from trainer.pruning import Spared, no_versions
 from trainer.rewards.build import RewardBuilder
 from trainer.rewards.endpoint import ChatEndpoint
 from trainer.rewards.folder import load_reward
@@ -46,6 +47,8 @@ class Supervision:
 
     must_abort: Callable[[], bool] = lambda: False
     """Asked before each decode step, too; once it is true the run is left as it was last saved."""
+
+    spared: Spared = no_versions
 
     on_publish: Callable[[ProxyRef, Mapping[str, float]], None] = lambda ref, row: None
     """Told of each version that is published, and of the metrics of its iteration."""
@@ -93,7 +96,9 @@ def train(
     with sole_trainer(config.output):
         _check_output(config, is_resumed=is_resumed)
         loaded = parts or load_parts(config)
-        run = Run.start(config, loaded, is_resumed=is_resumed, must_abort=supervision.must_abort)
+        run = Run.start(
+            config, loaded, is_resumed=is_resumed, must_abort=supervision.must_abort, spared=supervision.spared
+        )
         with RunLog(config.output, num_done=run.progress.iteration, tensorboard=config.tensorboard) as log:
             try:
                 while not run.is_done and not supervision.must_stop() and not supervision.must_abort():

@@ -35,6 +35,7 @@ from trainer.offline.reference import reference_of, under_reference
 from trainer.offline.returns import data_returns
 from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
 from trainer.prompts import Prompt
+from trainer.pruning import Spared, no_versions, prune
 from trainer.publication import publish_gated, publish_once
 from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, encode_prompts, prompt_indices, roll_out_policy
@@ -84,6 +85,8 @@ class Run:
     must_abort: Callable[[], bool] = lambda: False
     """Asked before each decode step, whether of a rollout or of an examination."""
 
+    spared: Spared = no_versions
+
     published: list[ProxyRef] = field(default_factory=list)
     verdicts: dict[ProxyRef, Verdict] = field(default_factory=dict)
     """What the gates said of those that have any."""
@@ -93,7 +96,12 @@ class Run:
 
     @staticmethod
     def start(
-        config: TrainConfig, parts: Parts, *, is_resumed: bool, must_abort: Callable[[], bool] = lambda: False
+        config: TrainConfig,
+        parts: Parts,
+        *,
+        is_resumed: bool,
+        must_abort: Callable[[], bool] = lambda: False,
+        spared: Spared = no_versions,
     ) -> "Run":
         """A new run, its state saved at once, or the one that was saved in `config.output`."""
         data = parts.data
@@ -119,6 +127,7 @@ class Run:
             num_iterations=planned_iterations(config, len(prompts) if data is None else data.num_prompts),
             is_resumed=is_resumed,
             must_abort=must_abort,
+            spared=spared,
         )
         if parts.examiner is not None:
             run.examiner = replace(parts.examiner, before_step=run.leave_if_due)
@@ -255,6 +264,7 @@ class Run:
         else:
             ref = registry.publish(name, checkpoint, aliases=[alias])
         self.published.append(ref)
+        prune(registry, name, self.config.keep_versions, self.spared)
 
     def _ask_gates(self, policy: ProxyPolicy, ref: ProxyRef) -> Verdict:
         """What the gates say of the version with that policy, noted in the run's folder, too."""

@@ -26,7 +26,7 @@ BEST_FILE = "best.safetensors"
 """The weights that the held-out judge has liked best so far."""
 
 FREE_TO_CHANGE = frozenset(
-    {"output", "registry", "tensorboard", "save_every", "publish_every", "alias", "start", "gates"}
+    {"output", "registry", "tensorboard", "save_every", "publish_every", "keep_versions", "alias", "start", "gates"}
 )
 """Settings that a resumed run may change, since its weights do not depend on them, or not any more."""
 

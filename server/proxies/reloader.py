@@ -14,6 +14,7 @@ from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint, Fingerprint
 from proxy_model.config import PolicyConfig, SkamConfig
 from proxy_model.errors import BadCheckpoint, InvalidParameter, UnknownProxy
+from proxy_model.hold import Hold
 from proxy_model.registry import ProxyRegistry
 from server.backends.protocol import Backend
 from server.proxies.proxy_table import ProxyTable
@@ -65,6 +66,9 @@ class Reloader:
         self.table = ProxyTable()
         self.trained: dict[ProxyRef, Trained] = {}
         """Of every loaded version."""
+
+        self._holds: dict[ProxyRef, Hold | None] = {}
+        """What keeps loaded versions from being pruned."""
 
         self._backend = backend
         self._metrics = metrics
@@ -182,6 +186,7 @@ class Reloader:
             await self._backend.load_proxy(ref, checkpoint.policy, checkpoint.skam)
         except InvalidParameter as error:
             raise self._refuse(ref, current, BadCheckpoint("unsupported", str(error))) from error
+        self._holds[ref] = await asyncio.to_thread(self.registry.hold, ref)
         self.table.loaded.add(ref)
         self.trained[ref] = Trained(checkpoint.skam, checkpoint.policy.config)
         self._metrics.set_loaded(self.table.loaded)
@@ -248,5 +253,8 @@ class Reloader:
             self.table.loaded.discard(ref)
             self.trained.pop(ref, None)
             await self._backend.unload_proxy(ref)
+            lock = self._holds.pop(ref, None)
+            if lock is not None:
+                lock.release()
             self._metrics.set_loaded(self.table.loaded)
             logger.info("a proxy was unloaded", extra={"proxy": ref.name, "version": ref.version})

@@ -188,6 +188,22 @@ def test_versions_named_by_number_are_kept_up_to_a_limit(start: Callable[..., Ru
     eventually(lambda: loaded(server) == ["helpful@2", "helpful@3", "helpful@5"])
 
 
+def test_a_loaded_version_is_not_pruned(start: Callable[..., RunningServer]) -> None:
+    server = start(max_pinned=1)
+    for seed in range(5):
+        publish(server.proxies, server.llm, policy=new_policy(seed))
+    eventually(lambda: serves(server, 5))
+    registry = ProxyRegistry(server.proxies)
+
+    assert server.chat(model="tiny:helpful@2").status_code == 200
+    assert registry.prune("helpful", 1) == [ProxyRef("helpful", 1), ProxyRef("helpful", 3)]
+
+    assert server.chat(model="tiny:helpful@4").status_code == 200
+    eventually(lambda: loaded(server) == ["helpful@4", "helpful@5"])
+    assert registry.prune("helpful", 1) == [ProxyRef("helpful", 2)]
+    assert server.chat(model="tiny:helpful@2").status_code == 404
+
+
 def test_publishing_under_load_fails_no_answer(start: Callable[..., RunningServer]) -> None:
     server = start(max_waiting=512)
     publish(server.proxies, server.llm, policy=new_policy(0))

@@ -11,6 +11,7 @@ from store.database import Database
 from store.files import Files
 from store.fine_tuning.jobs import IllegalTransition, Job, JobError, Jobs, NoSuchFile, Order, ProxyTaken, Status
 from store.fine_tuning.journal import Journal
+from store.fine_tuning.needed_versions import needed_versions
 from store.fine_tuning.queue import MAX_TAKEOVERS, JobQueue, Lease, LeaseLost
 from store.page import Page
 from tests.store.rows import MINE, YOURS
@@ -335,6 +336,23 @@ def test_a_proxy_is_held_by_unfinished_jobs_that_train_it_or_start_from_it(
     ]
     assert held == ([("a_b", "3"), ("from_c", None), ("from_c", "12")] if is_unfinished else [])
     assert jobs.holding(YOURS, "a_b") is None
+
+
+def test_versions_are_needed_while_a_job_starts_from_them_and_as_checkpoints_for_ever(
+    database: Database, jobs: Jobs, queue: JobQueue, queued: Callable[..., Job]
+) -> None:
+    queued(proxy="a_b", specification={"proxy": "a_b", "start": "a_b@3"})
+    lease = taken(queue)
+    for version in (4, 12):
+        queue.record_checkpoint(lease, version, f"org/llm:7b:a_b@{version}", {})
+    for model in ("tiny:axb@5", "tiny:a_b-too@6", "tiny:more-a_b@7"):
+        queue.record_checkpoint(lease, 20, model, {})
+
+    assert needed_versions(database, "a_b") == {3, 4, 12}
+
+    jobs.cancel(MINE, lease.job.id)
+    assert needed_versions(database, "a_b") == {4, 12}
+    assert needed_versions(database, "nobody") == set()
 
 
 def test_jobs_are_listed_by_label_and_counted_by_status(

@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 
 from proxy_model.bank import ProxyRef
 from proxy_model.checkpoint import Checkpoint
-from proxy_model.errors import OutputTaken
+from proxy_model.errors import OutputTaken, StoreUnavailable
 from proxy_model.registry import ProxyRegistry
 from tests.bad_checkpoints import SMALL_FINGERPRINT, SMALL_SKAM, small_policy
 from tests.trainer.runs import parts_in_miniature, run, small_config
@@ -91,6 +92,51 @@ def test_a_stopped_run_is_saved_where_it_is_and_says_that_it_is_not_done(tmp_pat
 
     assert (stopped.is_done, stopped.iterations) == (False, 2)
     assert (resumed.is_done, resumed.iterations, len(resumed.published)) == (True, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("keep", "spared", "left"),
+    [(0, (), [1, 2, 3, 4, 5]), (1, (), [4, 5]), (1, (2,), [2, 4, 5]), (3, (), [3, 4, 5])],  # a rollback returns to 4
+)
+def test_a_run_keeps_so_many_of_its_versions(
+    keep: int, spared: tuple[int, ...], left: list[int], tmp_path: Path
+) -> None:
+    config = small_config(tmp_path / "run", iterations=5, publish_every=1, keep_versions=keep)
+
+    train(config, parts=parts_in_miniature(), supervision=Supervision(spared=lambda proxy: spared))
+
+    assert ProxyRegistry(config.registry_folder).versions("tiny") == left
+
+
+def test_nothing_is_deleted_while_nobody_can_say_what_is_needed(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", iterations=4, publish_every=1, keep_versions=1)
+    asked: list[str] = []
+
+    def spared(proxy: str) -> list[int]:
+        asked.append(proxy)
+        if len(asked) < 4:
+            raise StoreUnavailable("it is gone")
+        return [2]
+
+    published = iter([[1], [1, 2], [1, 2, 3], [2, 3, 4]])
+
+    def look(ref: ProxyRef, row: Mapping[str, float]) -> None:
+        assert ProxyRegistry(config.registry_folder).versions("tiny") == next(published)
+
+    result = train(config, parts=parts_in_miniature(), supervision=Supervision(spared=spared, on_publish=look))
+
+    assert result.is_done
+    assert asked == ["tiny"] * 4
+
+
+def test_a_run_that_goes_on_may_keep_another_number(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", iterations=5, publish_every=1)
+    answers = iter([False, False, False, True])
+    train(config, parts=parts_in_miniature(), supervision=Supervision(must_stop=lambda: next(answers)))
+
+    run(replace(config, keep_versions=2), is_resumed=True)
+
+    assert ProxyRegistry(config.registry_folder).versions("tiny") == [4, 5]
 
 
 def test_a_folder_in_which_another_trainer_works_is_refused(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from trainer.rollout import EncodedPrompt, Rollout, derived_seed, prompt_indices
 from trainer.run import Parts, engine_config, fitting_prompts, new_policy
 
 NOT_OF_ANSWERS = frozenset(
-    {"output", "proxy", "registry", "alias", "publish_every", "save_every", "tensorboard", "data"}
+    {"output", "proxy", "registry", "alias", "publish_every", "keep_versions", "save_every", "tensorboard", "data"}
     | {"shaping", "ppo", "rloo", "likelihood", "dt", "dpo", "value", "offline"}
 )
 """Settings of a run that its answers do not depend on."""

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import time
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -12,8 +13,10 @@ from proxy_model.json_log import configure_logging
 from store.database import Database
 from store.files import Files
 from store.fine_tuning.jobs import Jobs
+from store.fine_tuning.needed_versions import needed_versions
 from store.fine_tuning.queue import JobQueue
 from trainer.loop import train
+from trainer.pruning import no_versions
 from trainer.service.app import create_app
 from trainer.service.continuous import ContinuousJob, read_job
 from trainer.service.feedback_job import FeedbackJob, read_feedback_job
@@ -38,7 +41,9 @@ def serve(settings: Settings, trains: Trains = train) -> int:
     os.environ["PROXY_RLHF_HOME"] = str(settings.home)
     os.setpriority(os.PRIO_PROCESS, 0, max(settings.nice, os.getpriority(os.PRIO_PROCESS, 0)))
     gauges = TrainingGauges()
-    worker = Worker(_source(settings, gauges), gauges, settings.threads, trains)
+    database = None if settings.store_database is None else Database(settings.store_database)
+    spared = no_versions if database is None else partial(needed_versions, database)
+    worker = Worker(_source(settings, database, gauges), gauges, settings.threads, trains, spared)
     config = uvicorn.Config(create_app(worker, gauges), settings.host, settings.port, log_config=None, access_log=False)
     server = _StoppingServer(config, worker, settings.stop_seconds)
     listener = config.bind_socket()
@@ -60,10 +65,9 @@ def _purpose(settings: Settings) -> str:
     return " and ".join(jobs + kept + taught) or "waits: there is neither a store nor a job"
 
 
-def _source(settings: Settings, gauges: TrainingGauges) -> WorkSource:
+def _source(settings: Settings, database: Database | None, gauges: TrainingGauges) -> WorkSource:
     sources: list[WorkSource] = []
-    if settings.store_database is not None:
-        database = Database(settings.store_database)
+    if database is not None:
         gauges.registry.register(JobCensus(Jobs(database)))
         FileClerk(JobQueue(database), Files(database)).start()
         sources.append(JobSource(database, settings.home, settings.lease_seconds, settings.judge_url))

@@ -13,6 +13,7 @@ from proxy_model.errors import OutputTaken
 from proxy_model.verdicts import Verdict
 from trainer.config import TrainConfig
 from trainer.loop import Supervision, TrainResult, Watcher, train
+from trainer.pruning import Spared, no_versions
 from trainer.service.gauges import TrainingGauges
 from trainer.service.work import Work, WorkSource
 
@@ -46,12 +47,20 @@ class Status:
 class Worker:
     """Does the runs of `source` one after the other on a thread of its own, which computes with `threads` threads."""
 
-    def __init__(self, source: WorkSource, gauges: TrainingGauges, threads: int, trains: Trains = train) -> None:
+    def __init__(
+        self,
+        source: WorkSource,
+        gauges: TrainingGauges,
+        threads: int,
+        trains: Trains = train,
+        spared: Spared = no_versions,
+    ) -> None:
         self.status = Status("waiting")
         self._source = source
         self._gauges = gauges
         self._num_threads = threads
         self._trains = trains
+        self._spared = spared
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="training", daemon=True)
         self._retry_seconds = _FIRST_RETRY_SECONDS
@@ -126,6 +135,7 @@ class Worker:
         supervision = Supervision(
             must_stop=self._stop.is_set,
             must_abort=observer.must_abort,
+            spared=self._spared,
             on_publish=published,
             on_verdict=judged,
         )

@@ -26,6 +26,7 @@ prompts = "prompts.jsonl"
 rewards = [{{ type = "trained", folder = "reward" }}]
 num_prompts = {num_prompts}
 publish_every = 2
+keep_versions = {keep_versions}
 seed = 5
 tensorboard = false
 [shape]
@@ -49,10 +50,13 @@ rounds = {rounds}
 """
 
 
-def write_job(folder: Path, *, iterations: int, rounds: int, interval_seconds: float = 0.0) -> Path:
+def write_job(
+    folder: Path, *, iterations: int, rounds: int, interval_seconds: float = 0.0, keep_versions: int = 0
+) -> Path:
     """A job of `rounds` rounds with so many iterations each."""
     path = folder / "job.toml"
-    path.write_text(JOB.format(num_prompts=16 * iterations, rounds=rounds, interval_seconds=interval_seconds))
+    values = {"rounds": rounds, "interval_seconds": interval_seconds, "keep_versions": keep_versions}
+    path.write_text(JOB.format(num_prompts=16 * iterations, **values))
     return path
 
 

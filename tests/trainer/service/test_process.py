@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from proxy_model.paths import proxies_root, store_file
 from proxy_model.registry import ProxyRegistry
+from tests.store.ended_job import add_ended_job
 from tests.trainer.service.process import TrainerProcess, eventually, start_trainer, write_job
 from trainer.metrics import METRICS
 from trainer.service.continuous import round_folder
@@ -83,6 +85,18 @@ def test_rounds_killed_thrice_end_as_the_unbroken_ones(start: Start, whole: Trai
     for version in (1, 2, 3, 4):
         first, second = (each.verify(each.resolve("tiny", version)).policy.state_dict() for each in registries)
         assert all(torch.equal(weights, second[name]) for name, weights in first.items())
+
+
+def test_old_versions_go_but_for_those_of_a_job(start: Start, tmp_path: Path) -> None:
+    """Two versions a round."""
+    home = tmp_path / "home"
+    home.mkdir()
+    add_ended_job(f"sqlite:///{store_file(home)}", "tiny", 2)
+
+    start(home, write_job(tmp_path, iterations=3, rounds=2, keep_versions=1))
+    eventually(lambda: is_done(home, 2), "the end of the last round")
+
+    assert ProxyRegistry(proxies_root(home)).versions("tiny") == [2, 3, 4]  # a rollback returns to 3
 
 
 def test_a_round_starts_from_the_weights_that_the_last_one_ended_with(whole: TrainerProcess) -> None:
