@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from proxy_model.admission import check_fits, check_target
 from proxy_model.bank import LoadedProxy, ProxyBank, ProxyRef
 from proxy_model.candidate_walk import judge, propose, take_accepted
-from proxy_model.config import NOT_CONDITIONED, SkamConfig
+from proxy_model.config import SkamConfig
 from proxy_model.decode import Decided, decide, to_host
 from proxy_model.emit import AcceptedPosition, Emitter
-from proxy_model.errors import EngineFull, InvalidParameter, PromptTooLong
+from proxy_model.errors import EngineFull, InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.grammar_compiler import GrammarCompiler
 from proxy_model.logit_processors import LogitProcessors
@@ -76,7 +77,7 @@ class Engine:
         self._bank = ProxyBank()
         self.grammars = GrammarCompiler(llm)
         self._processors = LogitProcessors(llm.end_token_ids, self.grammars)
-        self._emitter = Emitter(llm)
+        self._emitter = Emitter(llm.tokenizer, llm.end_token_ids)
         self._sequences: dict[str, Sequence] = {}
         self.num_steps = 0
 
@@ -89,7 +90,7 @@ class Engine:
         """
         self._check(request)
         proxy = None if request.proxy is None else self._bank.get(request.proxy)
-        _check_target(request.params.target_return, proxy)
+        check_target(request.params.target_return, is_conditioned=proxy is not None and proxy.is_conditioned)
         grammar = request.params.grammar
         sequence = Sequence(request, proxy, None if grammar is None else self.grammars.compile(grammar).begin())
         self._sequences[request.id] = sequence
@@ -200,25 +201,15 @@ class Engine:
     def _check(self, request: GenerationRequest) -> None:
         if request.id in self._sequences:
             raise InvalidParameter("id", request.id, "unique among running requests")
-        num_prompt, max_tokens = len(request.prompt_token_ids), request.params.max_tokens
-        if num_prompt < 1:
-            raise InvalidParameter("prompt", "", "at least one token")
-        if num_prompt + max_tokens > self.max_context:
-            raise PromptTooLong(num_prompt, max_tokens, self.max_context)
-        self._check_tokens("prompt", request.prompt_token_ids)
-        self._check_tokens("stop_token_ids", request.params.stop_token_ids)
-        self._check_tokens("logit_bias", [token for token, _ in request.params.logit_bias])
+        check_fits(request, vocab_size=self.llm.vocab_size, max_context=self.max_context)
         if self.num_waiting >= self.config.max_waiting + self.config.num_staging:
             raise EngineFull(f"the queue of {self.config.max_waiting} requests is full", retry_after_seconds=1.0)
-
-    def _check_tokens(self, name: str, token_ids: Rows[int]) -> None:
-        if not all(0 <= token < self.llm.vocab_size for token in token_ids):
-            raise InvalidParameter(name, "token ids", f"token ids in [0, {self.llm.vocab_size})")
 
     def _end_read_only(self, plan: Plan, hidden: Tensor) -> list[Delta]:
         """Score the prompt tokens that asked for it, and end the sequences that end with their prompt."""
         for sequence, chunk in plan.chunks:
-            self._emitter.score_prompt(sequence, chunk.offset, hidden[chunk.start : chunk.start + chunk.num_rows])
+            states = hidden[chunk.start : chunk.start + chunk.num_rows]
+            self._emitter.score_prompt(sequence, chunk.offset, states, self.llm.logits)
         return [
             self._emitter.read_only(sequence)
             for sequence, _ in plan.chunks
@@ -276,11 +267,6 @@ class Engine:
         except Exception:
             logger.exception("an answer broke", extra={"answer": sequence.request.id})
             return self._emitter.fail(sequence, BROKEN)
-
-
-def _check_target(target_return: float | None, proxy: LoadedProxy | None) -> None:
-    if target_return is not None and (proxy is None or not proxy.is_conditioned):
-        raise InvalidParameter("target_return", target_return, NOT_CONDITIONED)
 
 
 def _join(deltas: list[Delta]) -> Finished:

@@ -1,0 +1,30 @@
+"""What a request must be to run at all, whichever engine runs it."""
+
+from collections.abc import Sequence
+
+from proxy_model.config import NOT_CONDITIONED
+from proxy_model.errors import InvalidParameter, PromptTooLong
+from proxy_model.request import GenerationRequest
+
+
+def check_fits(request: GenerationRequest, *, vocab_size: int, max_context: int) -> None:
+    """Raises `PromptTooLong`, and `InvalidParameter` for an empty prompt or tokens that the LLM does not have."""
+    num_prompt, params = len(request.prompt_token_ids), request.params
+    if num_prompt < 1:
+        raise InvalidParameter("prompt", "", "at least one token")
+    if num_prompt + params.max_tokens > max_context:
+        raise PromptTooLong(num_prompt, params.max_tokens, max_context)
+    _check_tokens("prompt", request.prompt_token_ids, vocab_size)
+    _check_tokens("stop_token_ids", params.stop_token_ids, vocab_size)
+    _check_tokens("logit_bias", [token for token, _ in params.logit_bias], vocab_size)
+
+
+def check_target(target_return: float | None, *, is_conditioned: bool) -> None:
+    """Only a conditioned proxy can be told what to aim at. Raises `InvalidParameter`."""
+    if target_return is not None and not is_conditioned:
+        raise InvalidParameter("target_return", target_return, NOT_CONDITIONED)
+
+
+def _check_tokens(name: str, token_ids: Sequence[int], vocab_size: int) -> None:
+    if not all(0 <= token < vocab_size for token in token_ids):
+        raise InvalidParameter(name, "token ids", f"token ids in [0, {vocab_size})")
