@@ -1,7 +1,5 @@
 """The frozen LLM: a packed step in, hidden states and logits out. Its weights never change."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +7,11 @@ import torch
 from torch import Tensor
 
 from proxy_model.attention import Chunk, PackedStep
-from proxy_model.errors import InvalidParameter, ModelUnavailable
+from proxy_model.errors import InvalidParameter
 from proxy_model.kv_cache import KVCache
 from proxy_model.linear import FrozenLinear
 from proxy_model.llama_decoder import LlamaDecoder
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.llm_identity import identity_of, open_llm
 from proxy_model.transformers_decoder import TransformersDecoder
 
 _ROWS_PER_READ = 2048
@@ -26,17 +24,18 @@ class FrozenLLM:
     def __init__(self, model: Any, tokenizer: Any, name: str, *, may_use_fast_decoder: bool = True) -> None:
         model = model.eval().requires_grad_(False)
         self.name = name
-        self.tokenizer = ChatTokenizer(tokenizer)
+        identity = identity_of(model, tokenizer, name)
+        self.max_context = identity.max_context
+        self.hidden_size = identity.hidden_size
+        self.end_token_ids = identity.end_token_ids
+        self.fingerprint = identity.fingerprint
+        self.tokenizer = identity.tokenizer
         config = model.config.get_text_config()
-        self.max_context: int = getattr(config, "max_position_embeddings", None) or 2048
         self.num_layers: int = config.num_hidden_layers
-        self.hidden_size: int = config.hidden_size
-        self.end_token_ids = _end_token_ids(model, tokenizer)
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         head = model.get_output_embeddings()
         self._head = FrozenLinear(head.weight, head.bias)
         self.vocab_size: int = self._head.num_outputs
-        self.fingerprint = fingerprint_of(model, self.tokenizer)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         is_fast = may_use_fast_decoder and LlamaDecoder.supports(model)
         self._decoder: LlamaDecoder | TransformersDecoder = (
@@ -117,22 +116,10 @@ def load_llm(source: str, *, dtype: str = "auto", device: str = "auto", name: st
     `dtype` is `auto`, `bfloat16`, `float16` or `float32`; `device` is `auto`, `cpu`, `cuda` or `cuda:N`. Raises
     `ModelUnavailable` or `InvalidParameter`.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from proxy_model.llm_source import resolve_llm
-
     torch_device = _device(device)
-    torch_dtype = _dtype(dtype, torch_device)
-    resolved = resolve_llm(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolved.folder_or_id)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            resolved.folder_or_id, dtype=torch_dtype, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelUnavailable(f"{source} cannot be loaded: {error}") from error
-    model.to(torch_device)
-    return FrozenLLM(model, tokenizer, name or resolved.name)
+    opened = open_llm(source, resolve_dtype(dtype, torch_device))
+    opened.model.to(torch_device)
+    return FrozenLLM(opened.model, opened.tokenizer, name or opened.name)
 
 
 def _device(device: str) -> torch.device:
@@ -145,7 +132,7 @@ def _device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """`auto`: bfloat16 on CUDA and on CPUs that multiply it natively, else float32."""
     names = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
     if dtype == "auto":
@@ -154,45 +141,6 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in names:
         raise InvalidParameter("dtype", dtype, f"'auto' or one of {sorted(names)}")
     return names[dtype]
-
-
-def _end_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends an answer, by the generation config, the model's config and the tokenizer."""
-    found: set[int] = set()
-    for value in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
-        if value is not None:
-            found.update([value] if isinstance(value, int) else value)
-    return frozenset(found)
-
-
-def fingerprint_of(model: Any, tokenizer: ChatTokenizer) -> dict[str, str | int | float]:
-    """What binds a proxy to this LLM (METHOD: identity of weights, tokenizer and template; width and tap)."""
-    config = {
-        key: value
-        for key, value in model.config.get_text_config().to_dict().items()
-        if isinstance(value, int | float | str | bool)
-        and not key.startswith(("_", "transformers", "torch_dtype", "dtype", "use_cache", "output_", "return_"))
-    }
-    return {
-        "llm_architecture": type(model).__name__,
-        "llm_config": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16],
-        "llm_weights": _weights_digest(model),
-        "llm_dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "tokenizer": tokenizer.digest,
-        "chat_template": hashlib.sha256(tokenizer.chat_template.encode()).hexdigest()[:16],
-        "hidden_size": model.config.get_text_config().hidden_size,
-        "tap": "last",
-    }
-
-
-def _weights_digest(model: Any) -> str:
-    """A hash over a sample of every weight, rounded so that it is one for float32, bfloat16 and float16 copies."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)][:64]
-        digest.update(name.encode())
-        digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _packs(sequences: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from proxy_model.errors import BadCheckpoint, InvalidParameter, ModelUnavailable
-from proxy_model.frozen_llm import fingerprint_of
+from proxy_model.llm_identity import fingerprint_of
 from proxy_model.llm_source import resolve_llm
 from proxy_model.tokenizer import ChatTokenizer
 from trainer.rewards.folder import StoredReward
