@@ -1,8 +1,8 @@
-"""What a request must be to run at all, whichever engine runs it."""
+"""What a request and a proxy must be to run at all, whichever engine runs them."""
 
 from collections.abc import Sequence
 
-from proxy_model.config import NOT_CONDITIONED
+from proxy_model.config import NOT_CONDITIONED, PolicyConfig, SkamConfig
 from proxy_model.errors import InvalidParameter, PromptTooLong
 from proxy_model.request import GenerationRequest
 
@@ -23,6 +23,14 @@ def check_target(target_return: float | None, *, is_conditioned: bool) -> None:
     """Only a conditioned proxy can be told what to aim at. Raises `InvalidParameter`."""
     if target_return is not None and not is_conditioned:
         raise InvalidParameter("target_return", target_return, NOT_CONDITIONED)
+
+
+def check_proxy(policy: PolicyConfig, skam: SkamConfig, *, hidden_size: int, max_candidates: int) -> None:
+    """A version must be of the LLM's width and within the engine's slates. Raises `InvalidParameter`."""
+    if skam.max_candidates > max_candidates:
+        raise InvalidParameter("max_candidates", skam.max_candidates, f"at most {max_candidates}")
+    if policy.llm_hidden_size != hidden_size:
+        raise InvalidParameter("llm_hidden_size", policy.llm_hidden_size, f"{hidden_size}")
 
 
 def _check_tokens(name: str, token_ids: Sequence[int], vocab_size: int) -> None:

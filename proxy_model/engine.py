@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from proxy_model.admission import check_fits, check_target
+from proxy_model.admission import check_fits, check_proxy, check_target
 from proxy_model.bank import LoadedProxy, ProxyBank, ProxyRef
 from proxy_model.candidate_walk import judge, propose, take_accepted
 from proxy_model.config import SkamConfig
@@ -31,7 +31,8 @@ BROKEN = "The server had an error while generating this answer."
 
 logger = logging.getLogger(__name__)
 
-_TOO_COMPLEX = "The form that the answer must have became too complex to follow."
+TOO_COMPLEX = "The form that the answer must have became too complex to follow."
+"""The error of an answer whose grammar cannot be followed any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +156,7 @@ class Engine:
 
         Raises `InvalidParameter`.
         """
-        if skam.max_candidates > self.config.max_candidates:
-            raise InvalidParameter("max_candidates", skam.max_candidates, f"at most {self.config.max_candidates}")
-        if policy.config.llm_hidden_size != self.llm.hidden_size:
-            raise InvalidParameter("llm_hidden_size", policy.config.llm_hidden_size, f"{self.llm.hidden_size}")
+        check_proxy(policy.config, skam, hidden_size=self.llm.hidden_size, max_candidates=self.config.max_candidates)
         return LoadedProxy(ref, policy, skam, self.llm.embedding)
 
     def add_proxy(self, proxy: LoadedProxy) -> None:
@@ -250,7 +248,7 @@ class Engine:
         tokens, ranks, forced = to_host(decided.choice)
         for row, sequence in enumerate(rows):
             if sequence.grammar is not None and sequence.grammar.has_failed:
-                deltas.append(self._emitter.fail(sequence, _TOO_COMPLEX))
+                deltas.append(self._emitter.fail(sequence, TOO_COMPLEX))
             elif sequence.must_walk:
                 propose(sequence, states[row], logits[row], decided, row)
             else:

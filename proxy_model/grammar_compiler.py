@@ -14,9 +14,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
 
 from proxy_model.errors import BadGrammar
-from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.grammar import GrammarSpec
-from proxy_model.grammar_vocabulary import grammar_vocabulary
+from proxy_model.grammar_vocabulary import Vocabulary, grammar_vocabulary
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -70,7 +69,7 @@ class GrammarState:
 class GrammarCompiler:
     """Compiles and keeps grammars for one LLM. Any thread may call it."""
 
-    def __init__(self, llm: FrozenLLM) -> None:
+    def __init__(self, llm: Vocabulary) -> None:
         self._llm = llm
         self._lock = threading.Lock()
         self._tokenizer: LLTokenizer | None = None

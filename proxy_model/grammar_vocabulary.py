@@ -1,13 +1,28 @@
 """The LLM's vocabulary as llguidance takes it: the bytes of every token, which ones end, and how text is tokenised."""
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from llguidance import LLTokenizer, TokenizerWrapper
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.tokenizer import ChatTokenizer
 
 
-def grammar_vocabulary(llm: FrozenLLM) -> LLTokenizer:
+@runtime_checkable
+class Vocabulary(Protocol):
+    """What a grammar must know of an LLM."""
+
+    @property
+    def tokenizer(self) -> ChatTokenizer: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def end_token_ids(self) -> frozenset[int]: ...
+
+
+def grammar_vocabulary(llm: Vocabulary) -> LLTokenizer:
     """Byte-level and SentencePiece vocabularies alike, since tokens stand for the bytes that the client will see."""
     tokens = _Tokens(llm)
     vocabulary = LLTokenizer(
@@ -23,7 +38,7 @@ def grammar_vocabulary(llm: FrozenLLM) -> LLTokenizer:
 class _Tokens:
     """What `TokenizerWrapper` asks of a tokenizer."""
 
-    def __init__(self, llm: FrozenLLM) -> None:
+    def __init__(self, llm: Vocabulary) -> None:
         self._encode = llm.tokenizer.encode
         self.eos_token_id = min(llm.end_token_ids)
         self.bos_token_id = None

@@ -66,6 +66,10 @@ class ProxyRegistry:
         """The folder of a version. Raises `UnknownProxy`."""
         if ref.version not in self.versions(ref.name):
             raise UnknownProxy(f"{ref.name}@{ref.version} is not published")
+        return self.folder(ref)
+
+    def folder(self, ref: ProxyRef) -> Path:
+        """Where a version is or would be."""
         return self.root / ref.name / str(ref.version)
 
     def verify(self, ref: ProxyRef, llm_fingerprint: Fingerprint | None = None) -> Checkpoint:

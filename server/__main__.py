@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 import uvicorn
@@ -19,6 +19,7 @@ from proxy_model.frozen_llm import load_llm
 from proxy_model.json_log import configure_logging
 from server.app import create_app
 from server.backends.local import LocalBackend
+from server.backends.waiting_line import LineLimits
 from server.connections import prepare
 from server.drain import DrainingServer
 from server.service import Service
@@ -26,6 +27,7 @@ from server.settings import Settings, load_settings, wants_traces
 from server.telemetry.request_log import TextFormatter
 
 if TYPE_CHECKING:
+    from server.backends.vllm.backend import VllmBackend
     from server.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
@@ -49,12 +51,7 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_level, TextFormatter() if settings.log_format == "text" else None)
     # The converted LLMs of this process lie in the same home as its proxies.
     os.environ["PROXY_RLHF_HOME"] = str(settings.home)
-    backend = LocalBackend(
-        _engine_builder(settings),
-        stall_seconds=settings.stall_seconds,
-        max_unread=settings.max_unread_tokens,
-        line_limits=settings.line_limits,
-    )
+    backend = _backend(settings)
     metrics_listener = None if settings.metrics_port is None else _listener(settings.host, settings.metrics_port)
     app = create_app(backend, settings, metrics_listener)
     service: Service = app.state.service
@@ -78,11 +75,38 @@ def serve(settings: Settings) -> int:
     return server.exit_code
 
 
-def _engine_builder(settings: Settings) -> Callable[[], Engine]:
+def _backend(settings: Settings) -> "LocalBackend | VllmBackend":
+    """The engine that the settings name, not started. Raises `InvalidParameter`."""
     config = EngineConfig(
         max_running=settings.max_running, max_waiting=settings.max_waiting, max_context=settings.max_context
     )
+    limits: _Limits = {
+        "stall_seconds": settings.stall_seconds,
+        "max_unread": settings.max_unread_tokens,
+        "line_limits": settings.line_limits,
+    }
+    if settings.engine == "local":
+        return LocalBackend(_engine_builder(settings, config), **limits)
+    from server.backends.vllm.backend import VllmBackend
+    from server.backends.vllm.launch import VllmSettings
 
+    asked = VllmSettings(
+        model=settings.model,
+        dtype=settings.dtype,
+        device=settings.device,
+        sizes=config,
+        options=settings.vllm_options,
+    )
+    return VllmBackend(asked, **limits)
+
+
+class _Limits(TypedDict):
+    stall_seconds: float
+    max_unread: int
+    line_limits: LineLimits
+
+
+def _engine_builder(settings: Settings, config: EngineConfig) -> Callable[[], Engine]:
     def build() -> Engine:
         torch.set_num_threads(settings.threads or _spared_threads())
         return Engine(load_llm(settings.model, dtype=settings.dtype, device=settings.device), config)
@@ -145,6 +169,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="proxy-rlhf serve", description="Serve a frozen LLM under a proxy. Every flag is also PROXY_RLHF_<NAME>."
     )
     parser.add_argument("--model", help="embedded default, hub id, folder or GGUF file")
+    parser.add_argument("--engine", choices=("local", "vllm"), help="who runs the LLM")
+    parser.add_argument("--vllm-args", help="more of vLLM's engine arguments, as a JSON object")
     parser.add_argument("--host", help="address to listen on; needs API keys unless it is loopback")
     parser.add_argument("--port", type=int, help="0 takes any free one")
     parser.add_argument("--metrics-port", type=int, help="/metrics there instead of on --port")

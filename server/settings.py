@@ -5,6 +5,7 @@
 
 import difflib
 import ipaddress
+import json
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -30,6 +31,12 @@ class Settings:
 
     model: str = DEFAULT_LLM
     """The frozen LLM: the embedded default, a hub id, a folder or a GGUF file."""
+
+    engine: Literal["local", "vllm"] = "local"
+    """Who runs it: this program, or vLLM with this program's proxies in its workers."""
+
+    vllm_args: str = ""
+    """More of vLLM's engine arguments, a JSON object: `{"tensor_parallel_size": 2}`."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -159,6 +166,17 @@ class Settings:
             raise InvalidParameter("host", self.host, f"a loopback address unless {PREFIX}API_KEYS is set")
 
     @property
+    def vllm_options(self) -> dict[str, Any]:
+        """`vllm_args`, read. Raises `InvalidParameter`."""
+        try:
+            options = json.loads(self.vllm_args or "{}")
+        except ValueError as error:
+            raise InvalidParameter("vllm_args", self.vllm_args, f"a JSON object ({error})") from error
+        if not isinstance(options, dict):
+            raise InvalidParameter("vllm_args", self.vllm_args, "a JSON object")
+        return options
+
+    @property
     def proxies_root(self) -> Path:
         """The folder of published proxies."""
         return proxies_root(self.home)
@@ -240,6 +258,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidParameter(name, value, "above 0")
+        if self.engine not in ("local", "vllm"):
+            raise InvalidParameter("engine", self.engine, "'local' or 'vllm'")
+        if self.vllm_options and self.engine != "vllm":
+            raise InvalidParameter("vllm_args", self.vllm_args, "empty unless engine is 'vllm'")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise InvalidParameter("log_level", self.log_level, "'debug', 'info', 'warning' or 'error'")
         if self.log_format not in ("json", "text"):

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from proxy_model.bank import ProxyRef
@@ -15,64 +16,12 @@ from proxy_model.grammar_compiler import CompiledGrammar
 from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Delta, GenerationRequest
 from proxy_model.tokenizer import ChatTokenizer
+from server.backends.answer import QueuedAnswer
 from server.backends.engine_thread import EngineThread
-from server.backends.protocol import UNREAD, Capability, EngineStats, Health, LLMCard
+from server.backends.protocol import Capability, EngineStats, Health, LLMCard
 from server.backends.waiting_line import LineLimits, WaitingLine
 
 T = TypeVar("T")
-
-
-class LocalAnswer:
-    """The deltas of one request, as the engine's thread hands them over."""
-
-    def __init__(
-        self, request_id: str, admission: "asyncio.Future[None]", close: Callable[[str], None], max_unread: int
-    ) -> None:
-        self._request_id = request_id
-        self._admission = admission
-        self._admission.add_done_callback(_retrieve)
-        self._close = close
-        self._max_unread = max_unread
-        self._deltas: asyncio.Queue[Delta] = asyncio.Queue()
-        self._is_over = False
-
-    async def admitted(self) -> None:
-        """Wait until the engine has the request, or raise its refusal."""
-        try:
-            await asyncio.shield(self._admission)
-        except asyncio.CancelledError:
-            if self._admission.cancelled():
-                raise EngineDead("the decode loop does not answer") from None
-            raise
-
-    def refuse(self) -> None:
-        """The engine will not come round to taking the request."""
-        self._admission.cancel()
-
-    def push(self, delta: Delta) -> None:
-        """One more delta, from the backend. An answer that nobody reads is given up: its deltas go, an error stays."""
-        if self._deltas.qsize() < self._max_unread:
-            self._deltas.put_nowait(delta)
-            return
-        self._close(self._request_id)
-        self._deltas = asyncio.Queue()
-        self._deltas.put_nowait(Delta(request_id=self._request_id, finish_reason="error", error=UNREAD))
-
-    def __aiter__(self) -> "LocalAnswer":
-        return self
-
-    async def __anext__(self) -> Delta:
-        if self._is_over:
-            raise StopAsyncIteration
-        await self.admitted()
-        delta = await self._deltas.get()
-        self._is_over = delta.finish_reason is not None
-        return delta
-
-    async def aclose(self) -> None:
-        """Abort the request if it has not ended."""
-        self._is_over = True
-        self._close(self._request_id)
 
 
 class LocalBackend:
@@ -93,7 +42,7 @@ class LocalBackend:
         self._thread = EngineThread(build, self, WaitingLine(line_limits))
         self._max_unread = max_unread
         self._stall_seconds = stall_seconds
-        self._answers: dict[str, LocalAnswer] = {}
+        self._answers: dict[str, QueuedAnswer] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._death: BaseException | None = None
         self._is_stopping = False
@@ -132,14 +81,14 @@ class LocalBackend:
         grammars = self._thread.loaded.result().grammars
         return await asyncio.get_running_loop().run_in_executor(self._compiling, grammars.compile, spec)
 
-    def generate(self, request: GenerationRequest) -> LocalAnswer:
+    def generate(self, request: GenerationRequest) -> QueuedAnswer:
         """Queue `request`; its answer yields deltas, and aborts it when closed before the last one."""
         admission = asyncio.wrap_future(self._thread.submit(request))
-        answer = LocalAnswer(request.id, admission, self._close, self._max_unread)
+        answer = QueuedAnswer(request.id, admission, self._close, self._max_unread)
         self._answers[request.id] = answer
         return answer
 
-    async def load_proxy(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig) -> None:
+    async def load_proxy(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig, folder: Path) -> None:
         """Prepare a version beside the engine's thread, then let it in between two steps. Raises `InvalidParameter`."""
         engine = self._thread.loaded.result()
         proxy = await asyncio.to_thread(engine.prepare_proxy, ref, policy, skam)
@@ -201,9 +150,3 @@ class LocalBackend:
     def _close(self, request_id: str) -> None:
         if self._answers.pop(request_id, None) is not None:
             self._thread.abort(request_id)
-
-
-def _retrieve(admission: "asyncio.Future[None]") -> None:
-    """A refusal that nobody waits for is no news."""
-    if not admission.cancelled():
-        admission.exception()

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from proxy_model.bank import ProxyRef
@@ -130,8 +131,10 @@ class Backend(Protocol):
     def generate(self, request: GenerationRequest) -> Answer:
         """Queue `request` at once, in the order of the calls; closing the answer aborts it."""
 
-    async def load_proxy(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig) -> None:
-        """Make a version available to new requests, between two steps. Raises `InvalidParameter`."""
+    async def load_proxy(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig, folder: Path) -> None:
+        """Make a version available to new requests, between two steps; `folder` is where it was read, and an engine
+        in other processes reads it there again. Raises `InvalidParameter`.
+        """
 
     async def unload_proxy(self, ref: ProxyRef) -> None:
         """Take a version away from new requests; running ones keep it."""

@@ -53,6 +53,11 @@ class StatsRecorder:
             for delta in deltas:
                 self._note(delta, now)
 
+    def yielded(self, delta: Delta) -> None:
+        """A delta that came apart from its step: `stepped` was told of none."""
+        with self._lock:
+            self._note(delta, time.monotonic())
+
     def failed_step(self) -> None:
         """A step threw."""
         with self._lock:

@@ -183,7 +183,7 @@ class Reloader:
         began = time.perf_counter()
         checkpoint = await self._verified(ref, current)
         try:
-            await self._backend.load_proxy(ref, checkpoint.policy, checkpoint.skam)
+            await self._backend.load_proxy(ref, checkpoint.policy, checkpoint.skam, self.registry.folder(ref))
         except InvalidParameter as error:
             raise self._refuse(ref, current, BadCheckpoint("unsupported", str(error))) from error
         self._holds[ref] = await asyncio.to_thread(self.registry.hold, ref)
