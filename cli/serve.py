@@ -9,6 +9,8 @@ import typer
 
 def serve(
     model: Annotated[str | None, typer.Option(help="The frozen LLM: a name, hub id, folder or GGUF file.")] = None,
+    engine: Annotated[Literal["local", "vllm"] | None, typer.Option(help="Who runs the LLM.")] = None,
+    vllm_args: Annotated[str | None, typer.Option(help="More of vLLM's engine arguments, as JSON.")] = None,
     host: Annotated[str | None, typer.Option(help="Address; beyond loopback it needs PROXY_RLHF_API_KEYS.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes any free one.")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="/metrics there instead of on --port.")] = None,

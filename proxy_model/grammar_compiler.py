@@ -6,6 +6,7 @@ A grammar is compiled once for the LLM's vocabulary and kept; each answer walks 
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -25,14 +26,18 @@ _MAX_KEPT = 64
 
 _MAX_REASON = 300
 
-_JSON: "JsonCompileOptions" = {
-    "whitespace_flexible": True,
-    "whitespace_pattern": r"\n {0,40}| ?",
-    "coerce_one_of": False,
-    "lenient": False,
-    "json_allow_general_unicode_escapes": False,
-}
-"""Whitespace is bounded, or an LLM that has nothing to say would pad for ever. What cannot be kept is refused."""
+_JSON: "JsonCompileOptions" = {"coerce_one_of": False, "lenient": False}
+"""What cannot be kept is refused."""
+
+IS_SPACED = tuple(map(int, version("llguidance").split(".")[:2])) >= (1, 9)
+"""Whether JSON may hold optional whitespace. It is bounded, or an LLM that has nothing to say would pad for ever; older
+versions, like the one that vLLM wants, cannot bound it and get none."""
+
+if IS_SPACED:
+    _JSON["whitespace_pattern"] = r"\n {0,40}| ?"
+    _JSON["json_allow_general_unicode_escapes"] = False  # older versions never allow them
+else:
+    _JSON["whitespace_flexible"] = False
 
 
 class CompiledGrammar:

@@ -66,6 +66,7 @@ class ProxyHost:
 
         runner.sample_tokens = sample_with_hidden_states
         runner.sampler.forward = self._sample
+        runner.sampler.gather_logprobs = _gather_logprobs
 
     def _sample(self, logits: Tensor, sampling_metadata: Any, **_: Any) -> Any:
         """`vllm.v1.sample.sampler.Sampler.forward`, by slates and proxies."""
@@ -95,6 +96,18 @@ class ProxyHost:
             )
             for state, is_dropped in zip(states, is_unfinished, strict=True)
         ]
+
+
+def _gather_logprobs(logprobs: Tensor, num_logprobs: int, token_ids: Tensor) -> Any:
+    """vLLM's own but for the ranks, which nobody reads: its compiled count of them takes 20 s when it is first used."""
+    from vllm.v1.outputs import LogprobsTensors
+
+    chosen, top = token_ids[:, None], logprobs.topk(num_logprobs, dim=-1)
+    return LogprobsTensors(
+        torch.cat([chosen, top.indices], dim=1).int(),
+        torch.cat([logprobs.gather(1, chosen), top.values], dim=1),
+        torch.zeros_like(token_ids),
+    )
 
 
 @torch.no_grad()
