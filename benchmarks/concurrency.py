@@ -2,7 +2,7 @@
 
     python -m benchmarks.concurrency [--url http://127.0.0.1:8000] [--out FILE.json]
 
-Without `--url` it starts `python -m server` with the demo LLM on a free port and stops it at the end. Everything goes
+Without `--url` it starts `proxy-rlhf serve` with the demo LLM on a free port and stops it at the end. Everything goes
 through HTTP and SSE. Answers are greedy under the default proxy, of a fixed length, and every prompt is another one.
 Time to first token includes the wait in the queue: 128 clients are more than the server decodes at once.
 
@@ -170,7 +170,7 @@ async def measure(url: str) -> dict[str, list[Row]]:
 @contextmanager
 def served() -> Iterator[str]:
     """The address of a server of the demo LLM, which ends with the block."""
-    command = [sys.executable, "-m", "server", "--port", "0", "--log-level", "error"]
+    command = [sys.executable, "-m", "cli.main", "serve", "--port", "0", "--log-level", "error"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         deadline = time.monotonic() + START_SECONDS

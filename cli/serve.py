@@ -58,7 +58,7 @@ def serve(
         name: value.expanduser().absolute() if isinstance(value, Path) else value for name, value in locals().items()
     }
 
-    from server.__main__ import serve as run_server
+    from server.launch import serve as run_server
     from server.settings import load_settings
 
     return run_server(load_settings(os.environ, flags))

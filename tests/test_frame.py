@@ -57,7 +57,7 @@ def test_settings_and_errors_load_without_torch() -> None:
 
 
 def test_the_server_loads_nothing_of_the_trainer() -> None:
-    loaded = modules_after("import server.__main__")
+    loaded = modules_after("import server.launch")
 
     assert "server.app" in loaded
     assert loaded.isdisjoint({"trainer", "cli", "tensorboard", "sklearn"})

@@ -1,4 +1,4 @@
-"""A server as a user starts it: `python -m server`, the OpenAI SDK, curl's JSON, and signals."""
+"""A server as a user starts it: `proxy-rlhf serve`, the OpenAI SDK, curl's JSON, and signals."""
 
 import json
 import os
@@ -45,14 +45,14 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """`python -m server` on a free port; the last test of this file stops it."""
+    """`proxy-rlhf serve` on a free port; the last test of this file stops it."""
     tmp_path = tmp_path_factory.mktemp("home")
     flags = ["--model", str(model_folder), "--port", "0", "--home", str(tmp_path), "--dtype", "float32"]
     flags += ["--drain-seconds", "20"]
     environment = os.environ | {"PROXY_RLHF_API_KEYS": API_KEY, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", *flags], cwd=REPOSITORY, env=environment, stdout=out, stderr=err
+            [sys.executable, "-m", "cli.main", "serve", *flags], cwd=REPOSITORY, env=environment, stdout=out, stderr=err
         )
     deadline = time.monotonic() + START_SECONDS
     while "curl" not in (said := (tmp_path / "out").read_text()):
@@ -126,7 +126,7 @@ def test_what_it_prints_is_a_line_to_copy(server: ServerProcess) -> None:
 def test_a_start_that_cannot_work_says_why_and_fails(flags: list[str], said: str, tmp_path: Path) -> None:
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     finished = subprocess.run(
-        [sys.executable, "-m", "server", "--port", "0", "--home", str(tmp_path), *flags],
+        [sys.executable, "-m", "cli.main", "serve", "--port", "0", "--home", str(tmp_path), *flags],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,

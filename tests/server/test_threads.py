@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from server.__main__ import _spared_threads
+from server.launch import _spared_threads
 
 
 @pytest.mark.parametrize(

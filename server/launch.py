@@ -1,20 +1,18 @@
-"""`python -m server`: settings, the engine, the socket, and what to say when it is ready."""
+"""One server in this process: the engine, the socket, and what to say when it is ready."""
 
-import argparse
 import json
 import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict
 
 import torch
 import uvicorn
 
 from proxy_model.engine import Engine, EngineConfig
-from proxy_model.errors import InvalidParameter, ProxyRlhfError
+from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import load_llm
 from proxy_model.json_log import configure_logging
 from server.app import create_app
@@ -23,7 +21,7 @@ from server.backends.waiting_line import LineLimits
 from server.connections import prepare
 from server.drain import DrainingServer
 from server.service import Service
-from server.settings import Settings, load_settings, wants_traces
+from server.settings import Settings, wants_traces
 from server.telemetry.request_log import TextFormatter
 
 if TYPE_CHECKING:
@@ -34,16 +32,6 @@ logger = logging.getLogger(__name__)
 
 _KEEP_ALIVE_SECONDS = 65
 """Longer than clients and balancers keep idle connections, so that it is never us who close one under a request."""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until told to stop; returns the exit code. `argv` are flags as `--help` shows them."""
-    flags = vars(_parser().parse_args(argv))
-    try:
-        return serve(load_settings(os.environ, flags))
-    except ProxyRlhfError as error:
-        print(f"proxy-rlhf: {error}", file=sys.stderr)
-        return 2
 
 
 def serve(settings: Settings) -> int:
@@ -162,63 +150,3 @@ def _fail(server: DrainingServer, message: str) -> None:
 
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="proxy-rlhf serve", description="Serve a frozen LLM under a proxy. Every flag is also PROXY_RLHF_<NAME>."
-    )
-    parser.add_argument("--model", help="embedded default, hub id, folder or GGUF file")
-    parser.add_argument("--engine", choices=("local", "vllm"), help="who runs the LLM")
-    parser.add_argument("--vllm-args", help="more of vLLM's engine arguments, as a JSON object")
-    parser.add_argument("--host", help="address to listen on; needs API keys unless it is loopback")
-    parser.add_argument("--port", type=int, help="0 takes any free one")
-    parser.add_argument("--metrics-port", type=int, help="/metrics there instead of on --port")
-    parser.add_argument("--home", type=_path, help="folder of all data")
-    parser.add_argument("--api-keys-file", type=_path, help="API keys, one a line; followed")
-    parser.add_argument("--admin-key-file", type=_path, help="the key of /admin; followed")
-    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"))
-    parser.add_argument("--device", help="auto, cpu, cuda, cuda:N")
-    parser.add_argument("--default-proxy", help="which proxy the plain model name means")
-    parser.add_argument("--strict", action="store_true", default=None, help="refuse fields that are not implemented")
-    for name in (
-        "max-running",
-        "max-waiting",
-        "max-waiting-tokens",
-        "max-unread-tokens",
-        "max-context",
-        "threads",
-        "max-body-bytes",
-        "max-choices",
-        "max-pinned",
-    ):
-        parser.add_argument(f"--{name}", type=int)
-    parser.add_argument("--store", action=argparse.BooleanOptionalAction, help="keep completions and feedback")
-    parser.add_argument("--canary-guard", action=argparse.BooleanOptionalAction, help="roll back a canary that strays")
-    for name in ("requests-per-minute", "tokens-per-minute", "max-running-per-key", "canary-min-requests"):
-        parser.add_argument(f"--{name}", type=int)
-    for name in (
-        "reload-seconds",
-        "drain-seconds",
-        "stall-seconds",
-        "give-up-seconds",
-        "max-queue-seconds",
-        "deadline-seconds",
-        "write-seconds",
-        "canary-rejection-band",
-        "canary-garble-band",
-        "canary-error-band",
-        "store-days",
-    ):
-        parser.add_argument(f"--{name}", type=float)
-    parser.add_argument("--log-format", choices=("json", "text"))
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
-    return parser
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
