@@ -1,12 +1,16 @@
 """`proxy-rlhf evaluate`: proxies, the base and controls side by side on held-out prompts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import console
+from proxy_model.errors import InvalidParameter
 from trainer.evaluation.system_name import ALLOWED
+
+if TYPE_CHECKING:
+    from trainer.evaluation.config import PairwiseConfig
 
 
 def evaluate(
@@ -21,6 +25,17 @@ def evaluate(
     judge: Annotated[
         list[Path] | None, typer.Option(exists=True, file_okay=False, help="A reward model that did not; repeatable.")
     ] = None,
+    pairwise_judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Endpoint, with /v1, of an LLM that compares answers; key: PROXY_RLHF_JUDGE_KEY."
+        ),
+    ] = None,
+    pairwise_model: Annotated[str | None, typer.Option(help="What the endpoint calls that LLM.")] = None,
+    pairwise_criterion: Annotated[str | None, typer.Option(help="The question that it is asked.")] = None,
+    pairwise_max_requests: Annotated[
+        int, typer.Option(min=1, help="Answers of it to pay for, an interrupted evaluation's included.")
+    ] = 20_000,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder for evaluation.json, evaluation.md and answers.jsonl; an earlier one's goes on."),
@@ -63,6 +78,7 @@ def evaluate(
         systems=tuple(systems or ()),
         reward=reward,
         judges=tuple(judge or ()),
+        pairwise=_pairwise(pairwise_judge, pairwise_model, pairwise_criterion, pairwise_max_requests),
         output=output,
         merges=tuple(merges or ()),
         model=model,
@@ -80,3 +96,19 @@ def evaluate(
         card=card,
     )
     run_evaluation(config, console=console.out)
+
+
+def _pairwise(url: str | None, model: str | None, criterion: str | None, max_requests: int) -> "PairwiseConfig | None":
+    """Raises `InvalidParameter` for a judge without a model, or the other way round."""
+    from trainer.evaluation.config import PairwiseConfig
+    from trainer.rewards.endpoint_config import EndpointConfig
+    from trainer.rewards.pairwise import CRITERION
+
+    if url is None and model is None and criterion is None:
+        return None
+    if url is None:
+        raise InvalidParameter("pairwise-judge", None, "given: the endpoint of the judge, up to and with /v1")
+    if model is None:
+        raise InvalidParameter("pairwise-model", None, "given with a pairwise judge: what the endpoint calls it")
+    endpoint = EndpointConfig(url=url, max_requests=max_requests)
+    return PairwiseConfig(endpoint=endpoint, model=model, criterion=criterion or CRITERION)

@@ -16,7 +16,8 @@ ProxyRlhfError
 ├── StoreTooNew           the store's database was made by a later release
 ├── OutputTaken           another trainer works in the output folder
 ├── GraderFailed          a reward has no score for an answer, after every retry
-│   └── CostCeilingReached    a grading model has been asked as often as the settings allow
+│   ├── CostCeilingReached    a grading model has been asked as often as the settings allow
+│   └── GraderUnclear         a grading model answered, but not what it was asked for
 └── DataError             a broken line in a file of prompts or preferences
 """
 
@@ -140,6 +141,10 @@ class GraderFailed(ProxyRlhfError):
 
 class CostCeilingReached(GraderFailed):
     """A grading model has been asked as often, or for as many tokens, as the settings allow."""
+
+
+class GraderUnclear(GraderFailed):
+    """A grading model has answered several times, and never what it was asked for."""
 
 
 class DataError(ProxyRlhfError):

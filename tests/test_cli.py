@@ -30,7 +30,8 @@ from tests.bad_checkpoints import flipped_byte
 from tests.conftest import dial_policy, steering_policy
 from tests.publisher import small_checkpoint
 from tests.store.ended_job import add_ended_job
-from trainer.evaluation.config import EvaluationConfig
+from trainer.evaluation.config import EvaluationConfig, PairwiseConfig
+from trainer.rewards.endpoint_config import EndpointConfig
 from trainer.rewards.terms import trained_term
 
 OPTIONS = ChatOptions(max_tokens=12, temperature=0.0, seed=None)
@@ -61,6 +62,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProxyRegistry:
         (["train", "--output", "run", "--proxy", "p"], 2, "prompts must be given"),  # neither flag nor file
         (["reward", "--output", "head", "--train", "absent.jsonl"], 2, "absent.jsonl"),  # no such file
         (["evaluate", "calm"], 2, "--prompts"),  # nothing to answer
+        (["evaluate", "--prompts", __file__, "--pairwise-judge", "http://j/v1"], 2, "pairwise-model must be given"),
+        (["evaluate", "--prompts", __file__, "--pairwise-model", "wise"], 2, "pairwise-judge must be given"),
         (["proxies", "show", "absent"], 2, "absent"),  # no such proxy
         (["proxies", "show", "@3"], 2, "NAME@VERSION"),  # a version of nothing
         (["proxies", "promote", "calm"], 2, "NAME@VERSION"),  # no version to promote
@@ -133,6 +136,9 @@ def test_every_flag_of_an_evaluation_arrives(tmp_path: Path, monkeypatch: pytest
         card=True,
         reward=tmp_path,
         judges=(tmp_path, tmp_path.parent),
+        pairwise=PairwiseConfig(
+            endpoint=EndpointConfig(url="http://judge/v1", max_requests=9), model="wise", criterion="Which is kinder?"
+        ),
         output=tmp_path / "out",
         model="some/llm",
         registry=tmp_path / "proxies",
@@ -148,6 +154,10 @@ def test_every_flag_of_an_evaluation_arrives(tmp_path: Path, monkeypatch: pytest
     default = EvaluationConfig(prompts=file, systems=())
     given = {field.name: getattr(expected, field.name) for field in dataclasses.fields(EvaluationConfig)}
     assert all(value != getattr(default, name) for name, value in given.items() if name != "prompts")
+
+    del given["pairwise"]
+    given |= {"pairwise_judge": "http://judge/v1", "pairwise_model": "wise", "pairwise_max_requests": 9}
+    given["pairwise_criterion"] = "Which is kinder?"
 
     assert main(["evaluate", *given.pop("systems"), *flags_of(given)]) == 0
 

@@ -4,6 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy_model.errors import InvalidParameter
+from trainer.rewards.endpoint_config import EndpointConfig
+from trainer.rewards.pairwise import CRITERION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairwiseConfig:
+    """A judge that is shown each answer beside the base's, in both orders."""
+
+    endpoint: EndpointConfig
+    model: str
+    """As the endpoint calls it."""
+
+    criterion: str = CRITERION
+    """What it is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +33,8 @@ class EvaluationConfig:
 
     judges: tuple[Path, ...] = ()
     """Reward models that did not."""
+
+    pairwise: PairwiseConfig | None = None
 
     output: Path | None = None
     """Folder for evaluation.json, evaluation.md and answers.jsonl: new, or that of an evaluation to go on with."""
@@ -66,3 +82,5 @@ class EvaluationConfig:
                 raise InvalidParameter(name, getattr(self, name), "at least 0")
         if self.output is None and (self.report or self.card):
             raise InvalidParameter("output", None, "a folder for the report and the cards")
+        if self.output is None and self.pairwise is not None:
+            raise InvalidParameter("output", None, "a folder, so that no answer of the pairwise judge is paid twice")

@@ -2,7 +2,7 @@
 
 Life of a row: every prompt is answered, or read from what an earlier evaluation left; reward models score the answers;
 the LLM alone says how likely they are; `text_metrics` says what they look like; each answer is compared with the base's
-answer to its prompt.
+answer to its prompt, and by `pairwise` shown beside it to a judge.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import Progress
 
 from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM, load_llm
@@ -26,6 +27,7 @@ from trainer.evaluation.evaluation import Evaluation
 from trainer.evaluation.files import read_rows, write_files
 from trainer.evaluation.judgement import Judgement
 from trainer.evaluation.loading import load_rows
+from trainer.evaluation.pairwise import Duels
 from trainer.evaluation.report import EvaluationReport
 from trainer.evaluation.rerank import PrefixJudge
 from trainer.evaluation.scoring import TRAINING_REWARD, Scorer, Scoring, load_scorers
@@ -64,9 +66,12 @@ def _evaluate(config: EvaluationConfig, llm: FrozenLLM | None, console: Console)
     store = AnswerStore(config.output, _settings(config, encoded, llm), config.merges)
     with reading_progress(console) as progress:
         scoring = Scoring(llm=llm, prompts=encoded, scorers=scorers, store=store, progress=progress)
+        duels = _duels(config, encoded, progress)
         answering = Answering(llm=llm, prompts=encoded, config=config, store=store, scoring=scoring, progress=progress)
         answered = answering.rows(rows) + (read_rows(config.merges, store) if not config.systems else [])
         judged = Judgement(scoring, known, config.seed).rows(answered)
+        if duels is not None:
+            judged = duels.rows(judged, answered)
     report = EvaluationReport(
         num_prompts=len(encoded),
         max_tokens=config.max_tokens,
@@ -81,6 +86,13 @@ def _evaluate(config: EvaluationConfig, llm: FrozenLLM | None, console: Console)
     if config.output is not None:
         _write(config.output, config, found, console)
     return found
+
+
+def _duels(config: EvaluationConfig, prompts: Sequence[EncodedPrompt], progress: Progress) -> Duels | None:
+    if config.pairwise is None:
+        return None
+    assert config.output is not None, "the settings ask for one"
+    return Duels.of(config.pairwise, config.output, prompts, config.seed, progress)
 
 
 def _write(folder: Path, config: EvaluationConfig, found: "Evaluation", console: Console) -> None:

@@ -7,11 +7,14 @@ from typing import Any, Self
 from rich.table import Table
 
 from trainer.evaluation.origin import Origin
-from trainer.evaluation.rows import ScoreRow, SystemRow
+from trainer.evaluation.rows import PairwiseRow, ScoreRow, SystemRow
 from trainer.evaluation.statistics import Interval
 
 Line = tuple[str, Callable[[SystemRow], str]]
 """One number of the table: its name and how it is shown."""
+
+PAIRWISE = "pairwise"
+"""What the lines of a judge begin with that is shown both answers."""
 
 CAPTION = (
     "gain: in deviations of the base's scores; brackets: 95 % intervals (gain: bootstrap over prompts; wins: Wilson, "
@@ -71,6 +74,8 @@ class EvaluationReport:
         lines: list[Line] = []
         for label in self.rows[0].scores if self.rows else ():
             lines += _score_lines(label)
+        for judge in dict.fromkeys(row.pairwise.judge for row in self.rows if row.pairwise is not None):
+            lines += _pairwise_lines(judge)
         lines += _PLAIN_LINES
         return [line for line in lines if any(line[1](row) != "-" for row in self.rows)]
 
@@ -79,15 +84,33 @@ def _score_lines(label: str) -> list[Line]:
     def unless_base(show: Callable[[ScoreRow], str]) -> Callable[[SystemRow], str]:
         return lambda row: "-" if row.kind == "base" else show(row.scores[label])
 
-    def seeds(score: ScoreRow) -> str:
-        return "-" if len(score.win_rate_by_seed) < 2 else " ".join(f"{rate:.1%}" for rate in score.win_rate_by_seed)
-
     return [
         (f"{label}: mean", lambda row: f"{row.scores[label].mean:.3f}"),
         (f"{label}: gain", unless_base(lambda score: gain_text(score.gain))),
         (f"{label}: wins", unless_base(lambda score: share_text(score.win_rate))),
         (f"{label}: win/tie/lose", unless_base(lambda score: f"{score.wins}/{score.ties}/{score.losses}")),
-        (f"{label}: wins by seed", unless_base(seeds)),
+        (f"{label}: wins by seed", unless_base(_by_seed)),
+    ]
+
+
+def _by_seed(row: ScoreRow | PairwiseRow) -> str:
+    return "-" if len(row.win_rate_by_seed) < 2 else " ".join(f"{rate:.1%}" for rate in row.win_rate_by_seed)
+
+
+def _pairwise_lines(judge: str) -> list[Line]:
+    def of(show: Callable[[PairwiseRow], str]) -> Callable[[SystemRow], str]:
+        return lambda row: "-" if row.pairwise is None or row.pairwise.judge != judge else show(row.pairwise)
+
+    label = f"{PAIRWISE} {judge}"
+    return [
+        (f"{label}: wins", of(lambda found: share_text(found.win_rate))),
+        (f"{label}: win/tie/lose", of(lambda found: f"{found.wins}/{found.ties}/{found.losses}")),
+        (f"{label}: wins by seed", of(_by_seed)),
+        (
+            f"{label}: same in both orders",
+            of(lambda found: "-" if found.agreement is None else f"{found.agreement:.1%}"),
+        ),
+        (f"{label}: no verdict", of(lambda found: f"{found.num_unclear}")),
     ]
 
 
@@ -144,10 +167,18 @@ _PLAIN_LINES: list[Line] = [
 
 
 def _row(found: Mapping[str, Any]) -> SystemRow:
+    pairwise = found.get("pairwise")
     scores = {label: _score(each) for label, each in found["scores"].items()}
     origins = tuple(Origin(**each) for each in found["origins"])
     tuples = {name: tuple(found[name]) for name in ("policies", "answers")}
-    return SystemRow(**{**found, **tuples, "scores": scores, "origins": origins})
+    return SystemRow(
+        **{**found, **tuples, "scores": scores, "origins": origins, "pairwise": pairwise and _pairwise(pairwise)}
+    )
+
+
+def _pairwise(found: Mapping[str, Any]) -> PairwiseRow:
+    changes = {"win_rate": Interval(**found["win_rate"]), "win_rate_by_seed": tuple(found["win_rate_by_seed"])}
+    return PairwiseRow(**{**found, **changes})
 
 
 def _score(found: Mapping[str, Any]) -> ScoreRow:

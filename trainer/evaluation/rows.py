@@ -28,6 +28,30 @@ class ScoreRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairwiseRow:
+    """What a judge that was shown both answers thinks of one row beside the base."""
+
+    judge: str
+    win_rate: Interval
+    """Prompts on which it prefers the row's answer in both orders, ties half; intervals as in `ScoreRow`."""
+
+    wins: int
+    ties: int
+    """Those on which it contradicts itself, says nothing usable, or has nothing to compare, among them."""
+
+    losses: int
+    """Of all seeds together."""
+
+    agreement: float | None
+    """Different answers of which it says the same in both orders / different answers; None where all are the same."""
+
+    num_unclear: int
+    """Different answers on which it said nothing that is a verdict."""
+
+    win_rate_by_seed: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SystemRow:
     """One row on all prompts. Rates are shares in [0, 1]."""
 
@@ -85,6 +109,9 @@ class SystemRow:
     temperature: float = 0.0
     answers: tuple[str, ...] = ()
     """Keys of the answers on disk, one a training seed."""
+
+    pairwise: PairwiseRow | None = None
+    """None for the base, and where no such judge was asked."""
 
     spread: dict[str, float] = field(default_factory=dict)
     """Standard deviation over the training seeds, by the field's name; empty for one seed."""

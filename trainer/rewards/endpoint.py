@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from proxy_model.errors import CostCeilingReached, GraderFailed
+from proxy_model.errors import CostCeilingReached, GraderFailed, GraderUnclear
 from trainer.rewards.endpoint_config import EndpointConfig
 from trainer.rewards.verdicts import Verdicts
 
@@ -45,7 +45,7 @@ class ChatEndpoint:
     def ask(self, name: str, question: Mapping[str, Any], read: Callable[[str], Reading | None]) -> Reading:
         """What `read` makes of the answer to a chat completion's body; None of it is an answer that is no use.
 
-        `name` is the grader's, for errors. Raises `GraderFailed`, `CostCeilingReached`.
+        `name` is the grader's, for errors. Raises `GraderFailed`, `GraderUnclear`, `CostCeilingReached`.
         """
         known = self._verdicts.find(question)
         if known is not None and (reading := read(known)) is not None:
@@ -58,7 +58,7 @@ class ChatEndpoint:
                 self._verdicts.keep(question, text, num_tokens)
                 return reading
             self._verdicts.count(num_tokens)
-        raise GraderFailed(name, f"{question['model']} did not answer what was asked for, but {text[:_MAX_QUOTED]!r}")
+        raise GraderUnclear(name, f"{question['model']} did not answer what was asked for, but {text[:_MAX_QUOTED]!r}")
 
     def _answer(self, name: str, question: Mapping[str, Any]) -> tuple[str, int]:
         """The answer's text and the tokens that were paid for."""

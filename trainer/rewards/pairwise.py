@@ -35,9 +35,15 @@ class PairwiseJudge:
         """The verdict that holds in both orders, else a tie. Raises `GraderFailed`, `CostCeilingReached`."""
         if first == second:
             return "tie"
-        straight = self._ask(prompt, first, second)
-        swapped = _SWAPPED[self._ask(prompt, second, first)]
+        straight, swapped = self.opinions(prompt, first, second)
         return straight if straight == swapped else "tie"
+
+    def opinions(self, prompt: Messages, first: str, second: str) -> tuple[Verdict, Verdict]:
+        """The verdict on two answers, and that when they are shown the other way round.
+
+        Raises `GraderFailed`, `GraderUnclear`, `CostCeilingReached`.
+        """
+        return self._ask(prompt, first, second), _SWAPPED[self._ask(prompt, second, first)]
 
     def label(self, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
         """The pairs as this judge prefers them, those turned round that it sees so; ties are left out."""

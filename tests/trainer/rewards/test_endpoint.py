@@ -1,7 +1,5 @@
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ import pytest
 
 from proxy_model.errors import CostCeilingReached, GraderFailed, InvalidParameter
 from store.fine_tuning.graders import parse_grader
+from tests.trainer.scripted_endpoint import Reply, Scripted
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.config import config_from_mapping, config_to_mapping
 from trainer.preferences import PreferencePair
@@ -30,53 +29,6 @@ GRADER = {
     "range": [0, 10],
     "sampling_params": {"temperature": 0, "max_completions_tokens": 4},
 }
-Reply = Callable[[dict[str, Any]], tuple[int, Any]]
-
-
-class Scripted:
-    """A real server on a port of its own that answers chat completions as `reply` says."""
-
-    def __init__(self, reply: Reply) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append(body)
-                outer.keys.append(self.headers["Authorization"])
-                status, said = reply(body)
-                data = json.dumps(said if status != 200 else completion(said)).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *args: object) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-def completion(text: object) -> dict[str, Any]:
-    return {"choices": [{"message": {"role": "assistant", "content": text}}], "usage": {"total_tokens": 7}}
-
-
-@pytest.fixture
-def scripted() -> Iterator[Callable[[Reply], Scripted]]:
-    started: list[Scripted] = []
-
-    def start(reply: Reply) -> Scripted:
-        started.append(Scripted(reply))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.server.shutdown()
-        each.server.server_close()
 
 
 def scores(server: Scripted, *, verdicts: Verdicts | None = None, num_talks: int = 2, **settings: Any) -> list[float]:
@@ -156,7 +108,7 @@ def test_an_endpoint_that_stays_down_fails_after_every_attempt(scripted: Callabl
 
 
 def test_what_is_no_completion_is_named(scripted: Callable[[Reply], Scripted], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(globals(), "completion", lambda text: {"choices": []})
+    monkeypatch.setattr("tests.trainer.scripted_endpoint.completion", lambda text: {"choices": []})
 
     with pytest.raises(GraderFailed, match="the endpoint's answer is no chat completion"):
         scores(scripted(by_word))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from trainer.evaluation.groups import Series, origin_of_version
 from trainer.evaluation.origin import Origin
-from trainer.evaluation.report import EvaluationReport, Line, share_text
+from trainer.evaluation.report import PAIRWISE, EvaluationReport, Line, share_text
 from trainer.evaluation.rows import SystemRow
 from trainer.evaluation.scoring import TRAINING_REWARD
 
@@ -49,6 +49,11 @@ def grids(report: EvaluationReport, rows: Sequence[SystemRow]) -> list[Grid]:
         is_training = label == TRAINING_REWARD
         title = "By the training reward" if is_training else f"By the {label.replace(' ', ' of ', 1)}"
         found.append(_grid(title, "trained the proxies" if is_training else "did not train the proxies", mine, rows))
+    for label in dict.fromkeys(name.partition(": ")[0] for name, _ in lines if name.startswith(f"{PAIRWISE} ")):
+        mine = [(name.removeprefix(f"{label}: "), show) for name, show in lines if name.startswith(f"{label}: ")]
+        found.append(
+            _grid(f"By the {label.replace(' ', ' judge ', 1)}", "shown both answers, in both orders", mine, rows)
+        )
     plain = [line for line in lines if ": " not in line[0]]
     style = [line for line in plain if line[0] not in _COST + _DECISIONS]
     found.append(_grid("What the answers look like", "", style, rows))
