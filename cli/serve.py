@@ -35,6 +35,7 @@ def serve(
     max_running_per_key: Annotated[int | None, typer.Option(help="Requests at once; no limit unless set.")] = None,
     max_context: Annotated[int | None, typer.Option(help="Tokens of a prompt and its answer.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processor threads of the LLM; all but one unless set.")] = None,
+    prefix_cache_tokens: Annotated[int | None, typer.Option(help="Kept of prompts that begin alike; 0: none.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request.")] = None,
     max_file_bytes: Annotated[int | None, typer.Option(help="Largest uploaded file.")] = None,
     max_choices: Annotated[int | None, typer.Option(help="Largest `n`.")] = None,

@@ -137,6 +137,7 @@ class Emitter:
             logprobs=() if params.top_logprobs is None else (self.worded(token, position.scored(params.top_logprobs)),),
             prompt_logprobs=tuple(sequence.prompt_logprobs) if len(sequence.output) == 1 else (),
             decisions=(self._decisions(position),) if params.return_decisions and is_proxied else (),
+            num_cached=sequence.num_restored if len(sequence.output) == 1 else 0,
             num_accepted=1,
             num_rejected=position.rank,
             num_forced=int(position.is_forced and is_proxied),
@@ -167,6 +168,7 @@ class Emitter:
         return Delta(
             request_id=sequence.request.id,
             prompt_logprobs=tuple(sequence.prompt_logprobs),
+            num_cached=sequence.num_restored,
             finish_reason="length",
             usage=sequence.usage(),
         )

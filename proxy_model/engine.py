@@ -23,9 +23,13 @@ from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.grammar_compiler import GrammarCompiler
 from proxy_model.logit_processors import LogitProcessors
 from proxy_model.policy import ProxyPolicy
+from proxy_model.prefix_cache import PrefixCache
 from proxy_model.request import Delta, Finished, GenerationRequest
 from proxy_model.scheduler import Plan, Scheduler
 from proxy_model.sequence import Sequence
+
+BLOCK_TOKENS = 64
+"""Prompts are cut at multiples of this and share what was read of them by whole cuts; less where a step reads less."""
 
 BROKEN = "The server had an error while generating this answer."
 
@@ -54,6 +58,9 @@ class EngineConfig:
     num_staging: int = 8
     """Prompts on their way in at once."""
 
+    prefix_cache_tokens: int = 8192
+    """Tokens of prompts whose keys and values are kept for prompts that begin alike. 0: none."""
+
     max_candidates: int = 16
     """Width K of the slates; a proxy trained with more is refused."""
 
@@ -61,8 +68,9 @@ class EngineConfig:
         for name in ("max_running", "max_context", "prefill_tokens", "num_staging", "max_candidates"):
             if getattr(self, name) < 1:
                 raise InvalidParameter(name, getattr(self, name), "at least 1")
-        if self.max_waiting < 0:
-            raise InvalidParameter("max_waiting", self.max_waiting, "at least 0")
+        for name in ("max_waiting", "prefix_cache_tokens"):
+            if getattr(self, name) < 0:
+                raise InvalidParameter(name, getattr(self, name), "at least 0")
 
 
 class Engine:
@@ -74,7 +82,11 @@ class Engine:
         self.max_context = min(self.config.max_context, llm.max_context)
         slots = self.config.max_running + self.config.num_staging
         cache = llm.new_cache(slots, self.max_context)
-        self._scheduler = Scheduler(cache, self.config.max_running, self.config.num_staging, self.config.prefill_tokens)
+        block_tokens = min(BLOCK_TOKENS, self.config.prefill_tokens)
+        pool = llm.new_cache(self.config.prefix_cache_tokens // block_tokens, block_tokens)
+        self._scheduler = Scheduler(
+            cache, PrefixCache(pool), self.config.max_running, self.config.num_staging, self.config.prefill_tokens
+        )
         self._bank = ProxyBank()
         self.grammars = GrammarCompiler(llm)
         self._processors = LogitProcessors(llm.end_token_ids, self.grammars)
@@ -109,12 +121,12 @@ class Engine:
         if not self.has_work:
             return []
         plan = self._scheduler.plan(self.llm.device)
-        hidden = self.llm.advance(plan.step)
-        self._scheduler.advance_prefill(plan)
+        hidden = self._advance(plan)
+        through = self._scheduler.advance_prefill(plan, hidden)
         self.num_steps += 1
-        deltas = self._end_read_only(plan, hidden) + self._settle_candidates(plan, hidden)
+        deltas = self._end_read_only(plan, hidden, through) + self._settle_candidates(plan, hidden)
         ended = {delta.request_id for delta in deltas if delta.finish_reason is not None}
-        rows, states = self._rows_to_decide(plan, hidden, ended)
+        rows, states = self._rows_to_decide(plan, hidden, through, ended)
         if rows:
             logits = self.llm.logits(states)
             decided = decide(states, self._processors.offered(logits, rows), rows, self.config.max_candidates)
@@ -203,16 +215,18 @@ class Engine:
         if self.num_waiting >= self.config.max_waiting + self.config.num_staging:
             raise EngineFull(f"the queue of {self.config.max_waiting} requests is full", retry_after_seconds=1.0)
 
-    def _end_read_only(self, plan: Plan, hidden: Tensor) -> list[Delta]:
+    def _advance(self, plan: Plan) -> Tensor:
+        """h (N, D) of the step's rows; there are none where all that runs was restored from the prefix cache."""
+        if plan.step.tokens.numel():
+            return self.llm.advance(plan.step)
+        return torch.empty(0, self.llm.hidden_size, dtype=self.llm.dtype, device=self.llm.device)
+
+    def _end_read_only(self, plan: Plan, hidden: Tensor, through: Rows[tuple[Sequence, Tensor]]) -> list[Delta]:
         """Score the prompt tokens that asked for it, and end the sequences that end with their prompt."""
         for sequence, chunk in plan.chunks:
             states = hidden[chunk.start : chunk.start + chunk.num_rows]
             self._emitter.score_prompt(sequence, chunk.offset, states, self.llm.logits)
-        return [
-            self._emitter.read_only(sequence)
-            for sequence, _ in plan.chunks
-            if sequence.num_cached == sequence.num_prompt and not sequence.request.params.max_tokens
-        ]
+        return [self._emitter.read_only(sequence) for sequence, _ in through if not sequence.request.params.max_tokens]
 
     def _settle_candidates(self, plan: Plan, hidden: Tensor) -> list[Delta]:
         """Have the proxies decide on the candidates that the LLM has just read, and note the accepted ones."""
@@ -226,7 +240,9 @@ class Engine:
         accepted = [sequence for sequence, is_accepted in zip(sequences, verdicts, strict=True) if is_accepted]
         return [self._accept(sequence, take_accepted(sequence)) for sequence in accepted]
 
-    def _rows_to_decide(self, plan: Plan, hidden: Tensor, ended: set[str]) -> tuple[list[Sequence], Tensor]:
+    def _rows_to_decide(
+        self, plan: Plan, hidden: Tensor, through: Rows[tuple[Sequence, Tensor]], ended: set[str]
+    ) -> tuple[list[Sequence], Tensor]:
         """The sequences that have h(prefix) now, and those states: all but unread prompts and rejected candidates."""
         rows = [
             row
@@ -234,13 +250,15 @@ class Engine:
             if sequence.pending is None and sequence.request.id not in ended
         ]
         sequences = [plan.decoding[row] for row in rows]
-        for sequence, chunk in plan.chunks:
-            if sequence.num_cached == sequence.num_prompt and sequence.request.id not in ended:
-                sequences.append(sequence)
-                rows.append(chunk.start + chunk.num_rows - 1)
-                sequence.num_passes += 1
-        is_all = len(rows) == hidden.shape[0]
-        return sequences, hidden if is_all else hidden[torch.tensor(rows, dtype=torch.long, device=hidden.device)]
+        states = hidden[: len(plan.decoding)]
+        if len(rows) < len(plan.decoding):
+            states = states[torch.tensor(rows, dtype=torch.long, device=hidden.device)]
+        begun = [(sequence, state) for sequence, state in through if sequence.request.id not in ended]
+        for sequence, _ in begun:
+            sequence.num_passes += 1
+        if begun:
+            states = torch.cat([states, torch.stack([state for _, state in begun])])
+        return sequences + [sequence for sequence, _ in begun], states
 
     def _settle(self, rows: Rows[Sequence], states: Tensor, logits: Tensor, decided: Decided) -> list[Delta]:
         """Note every row's accepted token; where the LLM must read the candidate first, put it up for that."""

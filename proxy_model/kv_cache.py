@@ -2,6 +2,7 @@
 
 import math
 import mmap
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -37,9 +38,30 @@ class KVCache:
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of slot `source` to slot `target`."""
-        for tensor in (*self.keys, *self.values):
-            if tensor is not None:
-                tensor[target, :, :length] = tensor[source, :, :length]
+        self.take(self, source, target, 0, length)
+
+    def take(self, other: "KVCache", source: int, target: int, start: int, length: int) -> None:
+        """Copy `length` tokens of `other`'s slot `source`, from token `start` on, to the beginning of slot `target`."""
+        for own, its in self._beside(other):
+            own[target, :, :length] = its[source, :, start : start + length]
+
+    def take_slots(self, other: "KVCache", sources: Sequence[int], target: int, start: int, length: int) -> None:
+        """Copy `length` tokens of `other`'s slots `sources`, one after the other, to slot `target` from `start` on."""
+        for own, its in self._beside(other):
+            joined = its[sources].transpose(0, 1).flatten(1, 2)  # (num_kv_heads, len(sources) * capacity, head_dim)
+            own[target, :, start : start + length] = joined[:, :length]
+
+    def _beside(self, other: "KVCache") -> Iterator[tuple[Tensor, Tensor]]:
+        """This cache's tensors and those of `other`, as far as the latter were ever written."""
+        for mine, its in ((self.keys, other.keys), (self.values, other.values)):
+            for layer, tensor in enumerate(its):
+                if tensor is None:
+                    continue
+                if mine[layer] is None:
+                    mine[layer] = self._allocate(tensor[0].transpose(0, 1))
+                own = mine[layer]
+                assert own is not None
+                yield own, tensor
 
     @torch.inference_mode(False)
     def _allocate(self, like: Tensor) -> Tensor:

@@ -131,6 +131,9 @@ class GenerationRequest:
     record: bool = False
     """Keep every decision and its features; the last delta carries them as a `Trajectory`."""
 
+    prefix_scope: str = ""
+    """Prompts that begin alike share what was read of them only within one scope."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
@@ -187,6 +190,9 @@ class Usage:
     passes: int
     """LLM passes of this sequence after its prompt, its first token's included."""
 
+    cached_tokens: int = 0
+    """Tokens of the prompt that another one had brought into the cache: they were copied, not read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
@@ -200,6 +206,9 @@ class Delta:
     """On the first delta, if asked for: of the prompt's tokens from the second on."""
 
     decisions: tuple[PositionDecisions, ...] = ()
+    num_cached: int = 0
+    """On the first delta: `Usage.cached_tokens`."""
+
     num_accepted: int = 0
     num_rejected: int = 0
     num_forced: int = 0

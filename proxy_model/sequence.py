@@ -58,6 +58,12 @@ class Sequence:
         self.num_cached = 0
         """Tokens whose keys and values are in the cache."""
 
+        self.num_restored = 0
+        """Those of them that were copied from the prefix cache."""
+
+        self.block_names: tuple[bytes, ...] = ()
+        """Of the prompt's blocks in the prefix cache; none if it has no part in it."""
+
         self.prompt_logprobs: list[TokenLogprob] = []
         self.output: list[int] = []
         self.pending: PendingCandidate | None = None
@@ -128,4 +134,6 @@ class Sequence:
 
     def usage(self) -> Usage:
         """Totals so far."""
-        return Usage(self.num_prompt, len(self.output), self.num_rejected, self.num_forced, self.num_passes)
+        return Usage(
+            self.num_prompt, len(self.output), self.num_rejected, self.num_forced, self.num_passes, self.num_restored
+        )

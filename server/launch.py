@@ -66,7 +66,10 @@ def serve(settings: Settings) -> int:
 def _backend(settings: Settings) -> "LocalBackend | VllmBackend":
     """The engine that the settings name, not started. Raises `InvalidParameter`."""
     config = EngineConfig(
-        max_running=settings.max_running, max_waiting=settings.max_waiting, max_context=settings.max_context
+        max_running=settings.max_running,
+        max_waiting=settings.max_waiting,
+        max_context=settings.max_context,
+        prefix_cache_tokens=settings.prefix_cache_tokens,
     )
     limits: _Limits = {
         "stall_seconds": settings.stall_seconds,

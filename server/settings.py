@@ -106,6 +106,9 @@ class Settings:
     """Processor threads that the LLM is computed with. None: all but one of those that this process may use, which HTTP
     and whoever else is on the machine get."""
 
+    prefix_cache_tokens: int = 8192
+    """Tokens of prompts whose keys and values are kept for prompts of the same API key that begin alike. 0: none."""
+
     max_body_bytes: int = 1 << 20
     max_file_bytes: int = 64 << 20
     """Of one uploaded file."""
@@ -244,7 +247,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidParameter(name, value, "at least 1")
-        for name in ("max_waiting", "store_days", "drain_seconds"):
+        for name in ("max_waiting", "prefix_cache_tokens", "store_days", "drain_seconds"):
             if not getattr(self, name) >= 0:
                 raise InvalidParameter(name, getattr(self, name), "at least 0")
         for name in (

@@ -74,9 +74,10 @@ _TRAFFIC = Row(
             queries=[Query(_HTTP_ERRORS, "HTTP 5xx"), Query(_ANSWER_ERRORS, "answers")],
         ),
         Panel(
-            title="Tokens a second", about="Prompt tokens read and tokens generated.",
+            title="Tokens a second", about="Of prompts, those of them that were not read anew, and generated.",
             queries=[
                 Query(f"sum({_rate('prompt_tokens_total')})", "prompt"),
+                Query(f"sum({_rate('prompt_tokens_cached_total')})", "prompt, cached"),
                 Query(f"sum({_rate('generation_tokens_total')})", "generated"),
             ],
         ),

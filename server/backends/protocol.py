@@ -86,6 +86,7 @@ class EngineStats:
     first_token_seconds: Distribution = field(default_factory=partial(Distribution, FIRST_TOKEN_SECONDS))
     inter_token_seconds: Distribution = field(default_factory=partial(Distribution, INTER_TOKEN_SECONDS))
     num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
     tallies: dict[ProxyRef | None, ProxyTally] = field(default_factory=dict)
     ended: list[AnswerRecord] = field(default_factory=list)
     num_failed_steps: int = 0

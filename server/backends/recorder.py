@@ -86,7 +86,7 @@ class StatsRecorder:
         if delta.token_ids:
             self._note_tokens(journey, delta, now)
         elif delta.finish_reason is not None and journey.first_token is None:
-            self._stats.num_prompt_tokens += journey.num_prompt  # a prompt that was only read
+            self._note_prompt(journey, delta)  # that was only read
         if delta.finish_reason is not None:
             self._end(delta.request_id, delta.finish_reason, now)
 
@@ -94,7 +94,7 @@ class StatsRecorder:
         if journey.last_token is None:
             journey.first_token = now
             self._stats.first_token_seconds.add(now - journey.submitted)
-            self._stats.num_prompt_tokens += journey.num_prompt
+            self._note_prompt(journey, delta)
         else:
             self._stats.inter_token_seconds.add(now - journey.last_token)
         journey.last_token = now
@@ -105,6 +105,10 @@ class StatsRecorder:
         tally.num_rejected += delta.num_rejected
         tally.num_forced += delta.num_forced
         tally.positions[delta.num_rejected] += 1
+
+    def _note_prompt(self, journey: _Journey, delta: Delta) -> None:
+        self._stats.num_prompt_tokens += journey.num_prompt
+        self._stats.num_cached_tokens += delta.num_cached
 
     def _end(self, request_id: str, status: str, now: float) -> None:
         journey = self._journeys.pop(request_id, None)

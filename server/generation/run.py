@@ -74,8 +74,17 @@ class Run:
             prompt_tokens=num_prompt,
             completion_tokens=num_completion,
             total_tokens=num_prompt + num_completion,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=0),
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=self._num_cached(choices)),
         )
+
+    def _num_cached(self, choices: Sequence[GrowingChoice]) -> int:
+        """Of a prompt with several choices, what the one that had to read most of it found."""
+        found: dict[int, int] = {}
+        for choice in choices:
+            if choice.usage is not None:
+                number = choice.index // self.order.num_choices
+                found[number] = min(choice.usage.cached_tokens, found.get(number, choice.usage.cached_tokens))
+        return sum(found.values())
 
 
 async def start_run(service: Service, order: Order) -> Run:

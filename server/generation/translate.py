@@ -7,6 +7,7 @@ from proxy_model.bank import ProxyRef
 from proxy_model.request import GenerationRequest, SamplingParams
 from server.backends.protocol import Capability
 from server.errors import ApiError, invalid
+from server.exchange import current
 from server.generation.order import Order, Prompt
 from server.schemas.generation import GenerationBody, ProxyOptions
 from server.service import Serving
@@ -40,6 +41,8 @@ def engine_requests(
     """One request per choice, prompt by prompt. Raises `InvalidParameter`, `ApiError` 400."""
     max_context = serving.llm.max_context
     target_return = _target_return(order.body, proxy, serving)
+    exchange = current()
+    scope = "" if exchange is None or exchange.key is None else exchange.key
     return [
         GenerationRequest(
             id=f"{run_id}-{number * order.num_choices + index}",
@@ -49,6 +52,7 @@ def engine_requests(
                 target_return=target_return,
             ),
             proxy=proxy,
+            prefix_scope=scope,
         )
         for number, prompt in enumerate(prompts)
         for index in range(order.num_choices)

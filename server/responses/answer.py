@@ -15,6 +15,7 @@ from server.schemas.chat_response import TokenLogprob
 from server.schemas.report import Position
 from server.schemas.response_object import (
     IncompleteDetails,
+    InputTokensDetails,
     OutputMessage,
     OutputText,
     ResponseFailure,
@@ -64,7 +65,10 @@ class GrowingResponse:
         shown.incomplete_details = None if is_whole else IncompleteDetails()
         usage = self._run.usage([self._choice])
         shown.usage = ResponseUsage(
-            input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens, total_tokens=usage.total_tokens
+            input_tokens=usage.prompt_tokens,
+            input_tokens_details=InputTokensDetails(cached_tokens=usage.prompt_tokens_details.cached_tokens),
+            output_tokens=usage.completion_tokens,
+            total_tokens=usage.total_tokens,
         )
         return shown
 

@@ -90,7 +90,7 @@ class ProxyReport(BaseModel):
 
 
 class PromptTokensDetails(BaseModel):
-    """Nothing is cached between requests."""
+    """How many of them were not read, as a prompt of the same API key had begun alike."""
 
     cached_tokens: int
 

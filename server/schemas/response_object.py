@@ -43,7 +43,7 @@ class ResponseFailure(BaseModel):
 
 
 class InputTokensDetails(BaseModel):
-    """Nothing is cached between requests."""
+    """How many of them were not read, as a prompt of the same API key had begun alike. Keeping them costs nothing."""
 
     cached_tokens: int = 0
     cache_write_tokens: int = 0

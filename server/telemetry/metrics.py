@@ -56,8 +56,10 @@ class Metrics:
     def set_model(self, name: str) -> None:
         """The LLM's name, the value of every `model` label from now on."""
         self._versions.model = name
-        for metric in (self._running, self._waiting, self._cache, self._prompt_tokens, self._generation_tokens):
+        for metric in (self._running, self._waiting, self._cache):
             metric.labels(name)
+        for counter in (self._prompt_tokens, self._cached_tokens, self._generation_tokens):
+            counter.labels(name)
         for reason in get_args(AdmissionReason):
             self._admission_rejections.labels(name, reason)
         for reason in FINISHED_REASONS:
@@ -106,6 +108,7 @@ class Metrics:
         self._waiting.labels(model).set(stats.num_waiting)
         self._cache.labels(model).set(stats.kv_cache_usage)
         self._prompt_tokens.labels(model).inc(stats.num_prompt_tokens)
+        self._cached_tokens.labels(model).inc(stats.num_cached_tokens)
         self._generation_tokens.labels(model).inc(sum(tally.num_accepted for tally in stats.tallies.values()))
         self._failed_steps.inc(stats.num_failed_steps)
         self._step_seconds.merge((), stats.step_seconds)
@@ -142,7 +145,10 @@ class Metrics:
         self._running = gauge("num_requests_running", "Answers that hold a slot.")
         self._waiting = gauge("num_requests_waiting", "Answers in the queue.")
         self._cache = gauge("kv_cache_usage_ratio", "Share of the slots' tokens that are taken, 0 to 1.")
-        self._prompt_tokens = counter("prompt_tokens", "Prompt tokens read.", "model")
+        self._prompt_tokens = counter("prompt_tokens", "Tokens of prompts.", "model")
+        self._cached_tokens = counter(
+            "prompt_tokens_cached", "Tokens of prompts that were copied from another prompt, not read.", "model"
+        )
         self._generation_tokens = counter("generation_tokens", "Tokens generated.", "model")
         self._successes = counter("request_success", "Answers that ended by themselves.", "model", "finished_reason")
         self._admission_rejections = counter(

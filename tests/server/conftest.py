@@ -95,7 +95,11 @@ def server(start: Callable[..., RunningServer]) -> RunningServer:
 
 def _start(llm: FrozenLLM, settings: Settings) -> RunningServer:
     config = EngineConfig(
-        max_running=settings.max_running, max_waiting=settings.max_waiting, max_context=CONTEXT, num_staging=2
+        max_running=settings.max_running,
+        max_waiting=settings.max_waiting,
+        max_context=CONTEXT,
+        num_staging=2,
+        prefix_cache_tokens=settings.prefix_cache_tokens,
     )
     engine = PacedEngine(llm, config)
     backend = LocalBackend(

@@ -21,7 +21,8 @@ METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 NAMES = {
     "time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds",
     "request_queue_time_seconds", "request_prefill_time_seconds", "request_decode_time_seconds",
-    "num_requests_running", "num_requests_waiting", "kv_cache_usage_ratio", "prompt_tokens", "generation_tokens",
+    "num_requests_running", "num_requests_waiting", "kv_cache_usage_ratio", "prompt_tokens", "prompt_tokens_cached",
+    "generation_tokens",
     "request_success", "admission_rejections", "proxy_accepted_tokens", "proxy_rejected_tokens", "proxy_forced_accepts",
     "proxy_rejections_per_position", "proxy_rejections_per_request", "proxy_accepted_rank", "proxy_requests",
     "proxy_step_seconds", "proxy_failed_steps", "proxy_reloads", "proxy_reload_seconds", "proxy_version_info",
@@ -60,7 +61,9 @@ def test_tallies_and_answers_are_added_up() -> None:
     metrics, ref = Metrics(), ProxyRef(name="helpful", version=4)
     metrics.set_model("tiny")
     tally = ProxyTally(num_accepted=5, num_rejected=3, num_forced=1, positions=Counter({0: 3, 1: 1, 2: 1}))
-    stats = EngineStats(tallies={ref: tally, None: ProxyTally(num_accepted=7)}, num_prompt_tokens=11)
+    stats = EngineStats(
+        tallies={ref: tally, None: ProxyTally(num_accepted=7)}, num_prompt_tokens=11, num_cached_tokens=6
+    )
     stats.ended = [record(ref), record(ref, "abort"), record(None, "length")]
 
     metrics.record(stats)
@@ -73,6 +76,7 @@ def test_tallies_and_answers_are_added_up() -> None:
     assert found["proxy_forced_accepts_total", of_version(4)] == 1
     assert found["generation_tokens_total", model] == 14
     assert found["prompt_tokens_total", model] == 11
+    assert found["prompt_tokens_cached_total", model] == 6
     assert found["proxy_rejections_per_position_sum", of_version(4)] == 3
     assert found["proxy_rejections_per_position_count", of_version(4)] == 7
     assert found["proxy_accepted_rank_sum", of_version(4)] == 10
@@ -88,6 +92,7 @@ def test_a_real_answer_leaves_the_right_numbers(server: RunningServer) -> None:
 
     assert server.metric("generation_tokens_total") == 16
     assert server.metric("prompt_tokens_total") == 20
+    assert server.metric("prompt_tokens_cached_total") == 10
     assert server.metric("time_to_first_token_seconds_count") == 2
     assert server.metric("inter_token_latency_seconds_count") == 14
     assert server.metric("request_queue_time_seconds_count") == 2
