@@ -117,6 +117,7 @@ def roll_out(
             ),
             proxy=proxy,
             record=True,
+            prefix_scope=str(proxy),  # whatever an earlier rollout has read: a resumed run computes what it would have
         )
         for index, prompt in enumerate(prompts)
     ]
