@@ -25,6 +25,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 RUN --mount=type=cache,target=/root/.cache/pip python -m pip install --target /opt/hatch hatchling==1.33.0
 COPY README.md LICENSE ./
 COPY proxy_model proxy_model
+COPY vllm_plugin vllm_plugin
 COPY store store
 COPY server server
 COPY trainer trainer

@@ -85,6 +85,7 @@ def _backend(settings: Settings) -> "LocalBackend | VllmBackend":
         model=settings.model,
         dtype=settings.dtype,
         device=settings.device,
+        threads=settings.threads,
         sizes=config,
         options=settings.vllm_options,
     )

@@ -134,6 +134,18 @@ def test_the_gpu_override_asks_for_a_gpu_for_server_and_trainer(stack: Stack) ->
     assert services["server"]["environment"]["PROXY_RLHF_DEVICE"] == "cuda"
 
 
+def test_the_vllm_override_serves_over_vllm_and_stays_hardened(stack: Stack) -> None:
+    files = [str(REPOSITORY / name) for name in ("docker-compose.yml", "docker-compose.vllm.yml")]
+    shown = stack.engine.run("compose", "-f", files[0], "-f", files[1], "config", "--format", "json")
+
+    server = json.loads(shown)["services"]["server"]
+
+    assert server["environment"]["PROXY_RLHF_ENGINE"] == "vllm"
+    assert server["build"]["dockerfile"] == "docker/vllm.Dockerfile"
+    assert server["read_only"]
+    assert server["cap_drop"] == ["ALL"]
+
+
 def models(stack: Stack) -> set[str]:
     """The proxies that the server lists."""
     with openai.OpenAI(base_url=f"{stack.url('server')}/v1", api_key=KEY, max_retries=0) as client:

@@ -1,5 +1,6 @@
 """Servers as users start them, over a tiny LLM that goes by the demo LLM's name, so that documented lines just run."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,15 @@ from tests.store.postgres_process import running_postgres
 from tests.tool_templates import HERMES
 
 LLM = "smollm2-135m-instruct"
+ENGINE_FLAGS = {
+    "local": (),
+    "vllm": ("--engine", "vllm", "--vllm-args", '{"enforce_eager": true}'),
+}[os.environ.get("TEST_ENGINE", "local")]
+"""The suite runs over either engine; `make test-vllm` sets the other one."""
+
+VLLM_HEAD_DIM = 32
+"""The smallest that vLLM's attention takes."""
+
 StartServer = Callable[..., ServerProcess]
 
 
@@ -22,7 +32,7 @@ StartServer = Callable[..., ServerProcess]
 def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama with its tokenizer, as `save_pretrained` leaves them."""
     folder = tmp_path_factory.mktemp("llm") / LLM
-    model, tokenizer = tiny_model()
+    model, tokenizer = tiny_model(VLLM_HEAD_DIM)
     model.config.max_position_embeddings = 4096
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -72,7 +82,7 @@ def start(llm_folder: Path, home: Path) -> Iterator[StartServer]:
     running: list[ServerProcess] = []
 
     def start_one(*flags: str, **environment: str) -> ServerProcess:
-        flags = ("--model", str(llm_folder), "--dtype", "float32", "--device", "cpu", *flags)
+        flags = ("--model", str(llm_folder), "--dtype", "float32", "--device", "cpu", *ENGINE_FLAGS, *flags)
         running.append(start_server(home, *flags, environment=environment))
         return running[-1]
 

@@ -26,7 +26,7 @@ TEMPLATE = (
 CONTEXT = 512
 
 
-def tiny_model() -> tuple[Any, Any]:
+def tiny_model(head_dim: int = 8) -> tuple[Any, Any]:
     """Two layers, hidden size 32, every byte and an end token; ids 0..94 are printable ASCII and preferred."""
     printable = [chr(code) for code in range(0x21, 0x7F)]
     rest = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - set(printable))
@@ -43,6 +43,7 @@ def tiny_model() -> tuple[Any, Any]:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=False,
         eos_token_id=vocabulary[END],

@@ -22,7 +22,15 @@ from proxy_model.tokenizer import ChatTokenizer
 from server.backends.answer import QueuedAnswer
 from server.backends.protocol import OVERDUE, Capability, EngineStats, Health, LLMCard
 from server.backends.recorder import StatsRecorder
-from server.backends.vllm.launch import OpenedModel, VllmSettings, launch, open_model, require_vllm
+from server.backends.vllm.launch import (
+    OpenedModel,
+    VllmSettings,
+    check_options,
+    generate,
+    launch,
+    open_model,
+    require_vllm,
+)
 from server.backends.vllm.pulse import Beat, stat_logger
 from server.backends.vllm.stream import AnswerStream
 from server.backends.vllm.versions import WorkerVersions, settled
@@ -49,6 +57,7 @@ class VllmBackend:
         line_limits: LineLimits = LineLimits(),  # noqa: B008 - frozen
         on_death: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
+        check_options(settings.options)
         require_vllm()
         self.on_death = on_death
         self._settings = settings
@@ -79,7 +88,8 @@ class VllmBackend:
         identity = model.identity
         self._emitter = Emitter(identity.tokenizer, identity.end_token_ids)
         self._grammars = GrammarCompiler(identity)
-        engine = await asyncio.to_thread(launch, model.arguments, stat_logger(self._on_step))
+        logger_class = stat_logger(self._on_step)
+        engine = await asyncio.to_thread(launch, model.arguments, self._settings.threads, logger_class)
         await engine.collective_rpc("proxy_start", args=(model.setup,))
         self._engine = engine
         self._watcher = asyncio.create_task(self._watch())
@@ -211,9 +221,8 @@ class VllmBackend:
 
     async def _pass_on(self, stream: AnswerStream) -> None:
         request, width = stream.request, self._settings.sizes.max_candidates
-        params = stream.sampling_params(self._model.identity.end_token_ids, width)
-        prompt = {"prompt_token_ids": list(request.prompt_token_ids)}
-        outputs = self._engine.generate(prompt, params, request.id)
+        fields = stream.sampling_fields(self._model.identity.end_token_ids, width)
+        outputs = generate(self._engine, request.id, list(request.prompt_token_ids), fields)
         async for output in outputs:
             for delta in stream.deltas(output):
                 self._recorder.yielded(delta)

@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -25,6 +26,10 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }
+_DEFAULT_ENVIRONMENT = {
+    "VLLM_CONFIGURE_LOGGING": "0",  # its lines go where ours go
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
 _REFUSED = {
     "speculative_config": "a token must be decided before the next is drafted",
     "pipeline_parallel_size": "only the last stage has the states that proxies read",
@@ -32,6 +37,19 @@ _REFUSED = {
     "enable_batch_sharded_sampling": "proxies decide whole rows",
     "logits_processors": "requests are processed as the other engine does it",
 }
+_OWN = (
+    "model",
+    "tokenizer",
+    "skip_tokenizer_init",
+    "dtype",
+    "max_model_len",
+    "max_num_seqs",
+    "max_logprobs",
+    "worker_extension_cls",
+    "async_scheduling",
+    "generation_config",
+    "disable_log_stats",
+)
 _BLOCK_TOKENS = 256
 """At least as much as vLLM rounds a sequence's cache up to."""
 
@@ -43,6 +61,9 @@ class VllmSettings:
     model: str
     dtype: str = "auto"
     device: str = "auto"
+    threads: int | None = None
+    """Of the worker on a CPU; None: vLLM's own choice."""
+
     sizes: EngineConfig
     options: Mapping[str, Any]
     """More of vLLM's engine arguments, by their names in Python."""
@@ -100,10 +121,9 @@ def open_model(settings: VllmSettings) -> OpenedModel:
     return OpenedModel(identity, folder, arguments, asdict(setup), max_context)
 
 
-def launch(arguments: Mapping[str, Any], stat_logger: Any) -> Any:
+def launch(arguments: Mapping[str, Any], threads: int | None, stat_logger: Any) -> Any:
     """Start vLLM's processes; returns its `AsyncLLM`. Raises `InvalidParameter`, `ModelUnavailable`."""
-    os.environ.update(_ENVIRONMENT)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    prepare_environment(threads)
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -117,8 +137,36 @@ def launch(arguments: Mapping[str, Any], stat_logger: Any) -> Any:
         raise ModelUnavailable(f"vLLM does not start: {error}") from error
 
 
+def generate(engine: Any, request_id: str, prompt: list[int], fields: Mapping[str, Any]) -> Any:
+    """Hand a request to an `AsyncLLM`: an iterator of what is new of its answer. Closing it aborts the request."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    params = SamplingParams(output_kind=RequestOutputKind.DELTA, **fields)
+    return engine.generate({"prompt_token_ids": prompt}, params, request_id)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises `InvalidParameter` for what the server sets itself and for what does not combine with proxies."""
+    for name, value in options.items():
+        if name in _OWN:
+            raise InvalidParameter("vllm_args", name, f"without what the server sets itself ({', '.join(_OWN)})")
+        if name in _REFUSED and value not in (None, 1, False):
+            raise InvalidParameter("vllm_args", name, f"without it: {_REFUSED[name]}")
+
+
+def prepare_environment(threads: int | None) -> None:
+    """Before vLLM is imported."""
+    os.environ.update(_ENVIRONMENT)
+    for name, value in _DEFAULT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
+    if threads is not None:
+        os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+
+
 def _arguments(settings: VllmSettings, folder: str, dtype: torch.dtype, max_context: int) -> dict[str, Any]:
-    own = {
+    own: dict[str, Any] = {
         "model": folder,
         "skip_tokenizer_init": True,
         "dtype": str(dtype).removeprefix("torch."),
@@ -130,11 +178,6 @@ def _arguments(settings: VllmSettings, folder: str, dtype: torch.dtype, max_cont
         "generation_config": "vllm",
         "disable_log_stats": True,
     }
-    for name, value in settings.options.items():
-        if name in own:
-            raise InvalidParameter("vllm_args", name, "without what the server sets itself")
-        if name in _REFUSED and value not in (None, 1, False):
-            raise InvalidParameter("vllm_args", name, f"without it: {_REFUSED[name]}")
     return {**settings.options, **own}
 
 

@@ -23,26 +23,22 @@ class AnswerStream:
         self._emitter = emitter
         self._sequence = Sequence(request, None)
 
-    def sampling_params(self, end_token_ids: frozenset[int], width: int) -> Any:
-        """For vLLM: it reads, counts and stops; the plugin chooses."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
+    def sampling_fields(self, end_token_ids: frozenset[int], width: int) -> dict[str, Any]:
+        """Of vLLM's `SamplingParams`: it reads, counts and stops; the plugin chooses."""
         params = self.request.params
         ends = set(params.stop_token_ids) | (set() if params.ignore_eos else end_token_ids)
-        return SamplingParams(
-            temperature=0.0,
-            max_tokens=max(1, params.max_tokens),
-            ignore_eos=True,
-            stop_token_ids=sorted(ends),
-            detokenize=False,
-            logprobs=num_pairs(params, is_proxied=self.request.proxy is not None, width=width),
-            prompt_logprobs=params.prompt_logprobs,
-            flat_logprobs=True,
-            output_kind=RequestOutputKind.DELTA,
-            extra_args=to_arguments(self.request),
-            skip_clone=True,
-        )
+        return {
+            "temperature": 0.0,
+            "max_tokens": max(1, params.max_tokens),
+            "ignore_eos": True,
+            "stop_token_ids": sorted(ends),
+            "detokenize": False,
+            "logprobs": num_pairs(params, is_proxied=self.request.proxy is not None, width=width),
+            "prompt_logprobs": params.prompt_logprobs,
+            "flat_logprobs": True,
+            "extra_args": to_arguments(self.request),
+            "skip_clone": True,
+        }
 
     def deltas(self, output: Any) -> Iterator[Delta]:
         """Of a `RequestOutput`, up to the answer's last."""
