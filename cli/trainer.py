@@ -30,6 +30,12 @@ def trainer(
     judge_url: Annotated[str | None, typer.Option(help="Endpoint of graders that are models, with /v1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processor threads to compute with.")] = None,
     nice: Annotated[int | None, typer.Option(help="How far to stand back for others, 0 to 19.")] = None,
+    server_metrics: Annotated[
+        str | None, typer.Option(metavar="URL", help="/metrics of a server on this machine to stand back for.")
+    ] = None,
+    busy_share: Annotated[
+        float | None, typer.Option(help="Share of one processor core that training has while that answers.")
+    ] = None,
     stop_seconds: Annotated[float | None, typer.Option(help="Time for the iteration that SIGTERM finds.")] = None,
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, typer.Option()] = None,
 ) -> int:
@@ -46,6 +52,8 @@ def trainer(
         "judge_url": judge_url,
         "threads": threads,
         "nice": nice,
+        "server_metrics": server_metrics,
+        "busy_share": busy_share,
         "stop_seconds": stop_seconds,
         "log_level": log_level,
         **absolute,

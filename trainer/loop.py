@@ -48,6 +48,9 @@ class Supervision:
     must_abort: Callable[[], bool] = lambda: False
     """Asked before each decode step, too; once it is true the run is left as it was last saved."""
 
+    rest: Callable[[], None] = lambda: None
+    """Called before each decode step, and between whatever else takes long; it may take its time."""
+
     spared: Spared = no_versions
 
     on_publish: Callable[[ProxyRef, Mapping[str, float]], None] = lambda ref, row: None
@@ -97,7 +100,12 @@ def train(
         _check_output(config, is_resumed=is_resumed)
         loaded = parts or load_parts(config)
         run = Run.start(
-            config, loaded, is_resumed=is_resumed, must_abort=supervision.must_abort, spared=supervision.spared
+            config,
+            loaded,
+            is_resumed=is_resumed,
+            must_abort=supervision.must_abort,
+            rest=supervision.rest,
+            spared=supervision.spared,
         )
         with RunLog(config.output, num_done=run.progress.iteration, tensorboard=config.tensorboard) as log:
             try:

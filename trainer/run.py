@@ -85,6 +85,9 @@ class Run:
     must_abort: Callable[[], bool] = lambda: False
     """Asked before each decode step, whether of a rollout or of an examination."""
 
+    rest: Callable[[], None] = lambda: None
+    """Called as often, and between scoring and learning; it may take its time."""
+
     spared: Spared = no_versions
 
     published: list[ProxyRef] = field(default_factory=list)
@@ -101,6 +104,7 @@ class Run:
         *,
         is_resumed: bool,
         must_abort: Callable[[], bool] = lambda: False,
+        rest: Callable[[], None] = lambda: None,
         spared: Spared = no_versions,
     ) -> "Run":
         """A new run, its state saved at once, or the one that was saved in `config.output`."""
@@ -127,6 +131,7 @@ class Run:
             num_iterations=planned_iterations(config, len(prompts) if data is None else data.num_prompts),
             is_resumed=is_resumed,
             must_abort=must_abort,
+            rest=rest,
             spared=spared,
         )
         if parts.examiner is not None:
@@ -155,17 +160,22 @@ class Run:
         return self.progress.best_iteration if is_chosen else self.progress.iteration
 
     def leave_if_due(self) -> None:
-        """Raises `Interrupted` once the run must be aborted."""
+        """Rest, and raise `Interrupted` once the run must be aborted."""
+        self.rest()
         if self.must_abort():
             raise Interrupted
 
     def iterate(self) -> dict[str, float]:
-        """One batch of prompts, from rollout to update; returns its metrics. Raises `Interrupted` in the rollout."""
+        """One batch of prompts, from rollout to update; returns its metrics. Raises `Interrupted` before the update."""
+        self.leave_if_due()
         learning_rate = self._anneal()
         rollout = self._roll_out()
+        self.leave_if_due()
         started = time.perf_counter()
         scores, of_terms = self._score(rollout)
-        scored = time.perf_counter()
+        score_seconds = time.perf_counter() - started
+        self.leave_if_due()
+        started = time.perf_counter()
         metrics = self._learn(rollout, scores)
         self.progress = replace(
             self.progress,
@@ -176,7 +186,7 @@ class Run:
             **metrics,
             **term_metrics(of_terms),
             "update/learning_rate": learning_rate,
-            **self._speeds(rollout, scored - started, time.perf_counter() - scored),
+            **self._speeds(rollout, score_seconds, time.perf_counter() - started),
             "progress/iteration": self.progress.iteration,
             "progress/prompts": self.progress.prompts_seen,
         }

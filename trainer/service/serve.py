@@ -19,6 +19,7 @@ from trainer.loop import train
 from trainer.pruning import no_versions
 from trainer.service.app import create_app
 from trainer.service.continuous import ContinuousJob, read_job
+from trainer.service.courtesy import Courtesy, Rest, ServerLoad, no_rest
 from trainer.service.feedback_job import FeedbackJob, read_feedback_job
 from trainer.service.file_clerk import FileClerk
 from trainer.service.gauges import TrainingGauges
@@ -43,7 +44,8 @@ def serve(settings: Settings, trains: Trains = train) -> int:
     gauges = TrainingGauges()
     database = None if settings.store_database is None else Database(settings.store_database)
     spared = no_versions if database is None else partial(needed_versions, database)
-    worker = Worker(_source(settings, database, gauges), gauges, settings.threads, trains, spared)
+    source = _source(settings, database, gauges)
+    worker = Worker(source, gauges, settings.threads, trains, spared, _rest(settings))
     config = uvicorn.Config(create_app(worker, gauges), settings.host, settings.port, log_config=None, access_log=False)
     server = _StoppingServer(config, worker, settings.stop_seconds)
     listener = config.bind_socket()
@@ -63,6 +65,12 @@ def _purpose(settings: Settings) -> str:
     kept = [f"keeps improving what {settings.job} names"] if settings.job is not None else []
     taught = [f"lets feedback improve what {settings.feedback} names"] if settings.feedback is not None else []
     return " and ".join(jobs + kept + taught) or "waits: there is neither a store nor a job"
+
+
+def _rest(settings: Settings) -> Rest:
+    if settings.server_metrics is None:
+        return no_rest
+    return Courtesy(settings.busy_share, ServerLoad(settings.server_metrics, settings.admin_key).is_busy).rest
 
 
 def _source(settings: Settings, database: Database | None, gauges: TrainingGauges) -> WorkSource:

@@ -19,6 +19,7 @@ SHARED = {
     "store": "PROXY_RLHF_STORE",
     "store_url": "PROXY_RLHF_STORE_URL",
     "store_days": "PROXY_RLHF_STORE_DAYS",
+    "admin_key": "PROXY_RLHF_ADMIN_KEY",
 }
 """Fields that are set by the server's variables: the two meet there."""
 
@@ -66,6 +67,15 @@ class Settings:
     nice: int = 10
     """How far training stands back where processor time is short, 0 (not at all) to 19."""
 
+    server_metrics: str | None = None
+    """`/metrics` of a server on the same machine, for which training stands back while it has answers to give."""
+
+    busy_share: float = 0.1
+    """Share of one processor core's time that training then has: the server loses no more of its speed. 1: all."""
+
+    admin_key: str | None = field(default=None, repr=False)
+    """Opens the server's `/metrics` where that wants a key. As the server's setting, with the same variable."""
+
     stop_seconds: float = 20.0
     """How long the iteration that SIGTERM finds may take to end; past that it is dropped, and done again later."""
 
@@ -82,6 +92,9 @@ class Settings:
             parse_url(self.store_database)
         _require(self.threads >= 1, "threads", self.threads, "at least 1")
         _require(0 <= self.nice <= 19, "nice", self.nice, "in [0, 19]")
+        is_address = self.server_metrics is None or self.server_metrics.startswith(("http://", "https://"))
+        _require(is_address, "server_metrics", self.server_metrics, "an address with http:// or https://")
+        _require(0 < self.busy_share <= 1, "busy_share", self.busy_share, "in (0, 1]")
         _require(self.stop_seconds >= 0, "stop_seconds", self.stop_seconds, "at least 0")
         levels = ("debug", "info", "warning", "error")
         _require(self.log_level in levels, "log_level", self.log_level, f"one of {levels}")

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,8 +14,9 @@ from proxy_model.verdicts import Verdict
 from trainer.config import TrainConfig
 from trainer.loop import Supervision, TrainResult, Watcher, train
 from trainer.pruning import Spared, no_versions
+from trainer.service.courtesy import Rest, no_rest
 from trainer.service.gauges import TrainingGauges
-from trainer.service.work import Work, WorkSource
+from trainer.service.work import Observer, Work, WorkSource
 
 State = Literal["waiting", "training", "failing", "stopping"]
 
@@ -54,6 +55,7 @@ class Worker:
         threads: int,
         trains: Trains = train,
         spared: Spared = no_versions,
+        rest: Rest = no_rest,
     ) -> None:
         self.status = Status("waiting")
         self._source = source
@@ -61,6 +63,7 @@ class Worker:
         self._num_threads = threads
         self._trains = trains
         self._spared = spared
+        self._rest = rest
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="training", daemon=True)
         self._retry_seconds = _FIRST_RETRY_SECONDS
@@ -116,7 +119,16 @@ class Worker:
             "a run begins", extra={"proxy": config.proxy, "run": config.output.name, "is_resumed": work.is_resumed}
         )
         observer = work.observer
-        if not work.prepare(lambda: self._stop.is_set() or observer.must_abort()):
+
+        def must_leave() -> bool:
+            return self._stop.is_set() or observer.must_abort()
+
+        def must_leave_after_rest() -> bool:
+            self._rest(must_leave)
+            return must_leave()
+
+        self._rest(must_leave)
+        if not work.prepare(must_leave_after_rest):
             observer.on_leave()
             return
 
@@ -124,6 +136,15 @@ class Worker:
             self._record(row, alarms)
             observer.on_iteration(row)
 
+        supervision = self._supervision(observer, lambda: self._rest(must_leave))
+        result = self._trains(config, is_resumed=work.is_resumed, on_iteration=record, supervision=supervision)
+        if result.is_done:
+            self._source.finish(work)
+        else:
+            observer.on_leave()
+        logger.info("a run ends" if result.is_done else "a run is left", extra={"iterations": result.iterations})
+
+    def _supervision(self, observer: Observer, rest: Callable[[], None]) -> Supervision:
         def published(ref: ProxyRef, row: Mapping[str, float]) -> None:
             self._published(ref)
             observer.on_publish(ref, row)
@@ -132,19 +153,14 @@ class Worker:
             self._judged(ref, verdict)
             observer.on_verdict(ref, verdict)
 
-        supervision = Supervision(
+        return Supervision(
             must_stop=self._stop.is_set,
             must_abort=observer.must_abort,
+            rest=rest,
             spared=self._spared,
             on_publish=published,
             on_verdict=judged,
         )
-        result = self._trains(config, is_resumed=work.is_resumed, on_iteration=record, supervision=supervision)
-        if result.is_done:
-            self._source.finish(work)
-        else:
-            observer.on_leave()
-        logger.info("a run ends" if result.is_done else "a run is left", extra={"iterations": result.iterations})
 
     def _record(self, row: Mapping[str, float], alarms: list[str]) -> None:
         self._gauges.record(row, len(alarms))

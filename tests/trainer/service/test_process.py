@@ -2,8 +2,10 @@
 
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,55 @@ def test_rounds_killed_thrice_end_as_the_unbroken_ones(start: Start, whole: Trai
     for version in (1, 2, 3, 4):
         first, second = (each.verify(each.resolve("tiny", version)).policy.state_dict() for each in registries)
         assert all(torch.equal(weights, second[name]) for name, weights in first.items())
+
+
+class LoadedServer:
+    """Whose `/metrics` say that it is busy, until it is not."""
+
+    def __init__(self) -> None:
+        self.num_running = 1
+        self.num_looks = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.num_looks += 1
+                data = f'num_requests_running{{model="tiny"}} {outer.num_running}\n'.encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *args: object) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/metrics"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def loaded_server() -> Iterator[LoadedServer]:
+    server = LoadedServer()
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
+
+
+def test_training_stands_back_while_the_server_is_busy(
+    start: Start, tmp_path: Path, loaded_server: LoadedServer
+) -> None:
+    """A thousandth of the time: no iteration would be done in minutes."""
+    home = tmp_path / "home"
+    busy = {"PROXY_RLHF_TRAINER_SERVER_METRICS": loaded_server.url, "PROXY_RLHF_TRAINER_BUSY_SHARE": "0.001"}
+
+    trainer = start(home, write_job(tmp_path, iterations=2, rounds=1), **busy)
+    eventually(lambda: loaded_server.num_looks >= 5, "five looks at the server")
+    assert rows_of(home, 1) == []
+    assert trainer.get("/ready").json()["status"] == "training"
+
+    loaded_server.num_running = 0
+    eventually(lambda: is_done(home, 1), "the end of the round")
 
 
 def test_old_versions_go_but_for_those_of_a_job(start: Start, tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ def test_a_job_in_the_environment_is_a_file(tmp_path: Path) -> None:
         ("NICE", "-1"),  # above everyone else
         ("NICE", "20"),
         ("STOP_SECONDS", "-0.5"),
+        ("SERVER_METRICS", "server:8000/metrics"),
+        ("BUSY_SHARE", "0"),
+        ("BUSY_SHARE", "1.5"),
         ("LOG_LEVEL", "loud"),
         ("THREAD", "2"),  # misspelled
     ],
