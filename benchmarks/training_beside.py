@@ -3,9 +3,9 @@
     python -m benchmarks.training_beside [--share .1] [--clients 8] [--seconds 12] [--rounds 4] [--out FILE.json]
 
 It starts `proxy-rlhf serve` with the demo LLM and two `proxy-rlhf trainer`, both at work on a proxy of their own under
-the shipped harmless reward: one as it comes (one thread, nice 10), the other told to stand back for the server. Streaming
-clients ask all the time. In turn nobody trains, the first trainer does, the second does; who is not meant is stopped
-(SIGSTOP). A cell is the median over the rounds with its quartiles; ratios are within a round.
+the shipped harmless reward: one as it comes (one thread, nice 10), the other told to stand back for the server.
+Streaming clients ask all the time. In turn nobody trains, the first trainer does, the second does; who is not meant is
+stopped (SIGSTOP). A cell is the median over the rounds with its quartiles; ratios are within a round.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -162,8 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ways = {"nobody trains": None, "trains, nice 10": plain, f"trains, share {arguments.share:g}": polite}
         everyone = (plain, polite)
         figures = alternate(
-            {name: (lambda awake=awake: turn(url, arguments, awake, everyone)) for name, awake in ways.items()},
-            arguments.rounds,
+            {name: partial(turn, url, arguments, awake, everyone) for name, awake in ways.items()}, arguments.rounds
         )
     print(report(figures))
     if arguments.out:
