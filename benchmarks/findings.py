@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.rounds import Spread
 from proxy_model.frozen_llm import FrozenLLM
 
 
@@ -23,7 +24,7 @@ def publish(table: Table, llm: FrozenLLM, rows: Sequence[Any], output: Path | No
         "model": llm.name,
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
-        **facts,
+        **{name: asdict(fact) if isinstance(fact, Spread) else fact for name, fact in facts.items()},
         "rows": [asdict(row) for row in rows],
     }
     output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

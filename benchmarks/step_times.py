@@ -15,6 +15,9 @@ class Steps:
     prefill_seconds: float
     """Until every sequence had its first token."""
 
+    longest_prefill_step: float
+    """In seconds; so long would a running answer have waited for its next token."""
+
     decode_seconds: tuple[float, ...]
     """Of each later step: one token of every sequence."""
 
@@ -31,16 +34,16 @@ def run_steps(engine: Engine, requests: Iterable[GenerationRequest]) -> Steps:
     started_answers: set[str] = set()
     accepted = rejected = 0
     started = last = time.perf_counter()
-    prefill = 0.0
+    prefill = longest = 0.0
     while engine.has_work:
         deltas = engine.step()
         now = time.perf_counter()
         if len(started_answers) < len(pending):
             started_answers.update(delta.request_id for delta in deltas)
-            prefill = now - started
+            prefill, longest = now - started, max(longest, now - last)
         elif len(deltas) == len(pending):
             times.append(now - last)
         last = now
         accepted += sum(delta.num_accepted for delta in deltas)
         rejected += sum(delta.num_rejected for delta in deltas)
-    return Steps(prefill, tuple(times), accepted, rejected)
+    return Steps(prefill, longest, tuple(times), accepted, rejected)

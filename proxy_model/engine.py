@@ -81,11 +81,11 @@ class Engine:
         self.config = config or EngineConfig()
         self.max_context = min(self.config.max_context, llm.max_context)
         slots = self.config.max_running + self.config.num_staging
-        cache = llm.new_cache(slots, self.max_context)
+        self._cache = llm.new_cache(slots, self.max_context)
         block_tokens = min(BLOCK_TOKENS, self.config.prefill_tokens)
         pool = llm.new_cache(self.config.prefix_cache_tokens // block_tokens, block_tokens)
         self._scheduler = Scheduler(
-            cache, PrefixCache(pool), self.config.max_running, self.config.num_staging, self.config.prefill_tokens
+            self._cache, PrefixCache(pool), self.config.max_running, self.config.num_staging, self.config.prefill_tokens
         )
         self._bank = ProxyBank()
         self.grammars = GrammarCompiler(llm)
@@ -205,6 +205,11 @@ class Engine:
         """Share of the slots' tokens that are taken, 0 to 1."""
         used = sum(s.length for s in self._scheduler.decoding) + sum(s.num_cached for s in self._scheduler.prefilling)
         return used / (self.config.max_running * self.max_context)
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Of one sequence's keys and values; known after the first step."""
+        return self._cache.bytes_per_token
 
     # The step's parts
 

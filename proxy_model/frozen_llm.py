@@ -37,6 +37,7 @@ class FrozenLLM:
         self._head = FrozenLinear(head.weight, head.bias)
         self.vocab_size: int = self._head.num_outputs
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.bytes_per_pass = _bytes_per_pass(model)
         is_fast = may_use_fast_decoder and LlamaDecoder.supports(model)
         self._decoder: LlamaDecoder | TransformersDecoder = (
             LlamaDecoder(model, self.max_context) if is_fast else TransformersDecoder(model)
@@ -141,6 +142,14 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in names:
         raise InvalidParameter("dtype", dtype, f"'auto' or one of {sorted(names)}")
     return names[dtype]
+
+
+def _bytes_per_pass(model: Any) -> int:
+    """Of weights that any pass reads: all of them, but of an embedding that is not the head's, too, only some rows."""
+    embedding = model.get_input_embeddings().weight
+    is_tied = embedding is model.get_output_embeddings().weight
+    total = sum(parameter.nbytes for parameter in model.parameters())
+    return int(total if is_tied else total - embedding.nbytes)
 
 
 def _packs(sequences: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:

@@ -36,6 +36,12 @@ class KVCache:
         assert keys is not None and values is not None
         return keys, values
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Keys and values of all layers that have been written to."""
+        written = [tensor for tensor in (*self.keys, *self.values) if tensor is not None]
+        return sum(tensor.shape[1] * tensor.shape[3] * tensor.element_size() for tensor in written)
+
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of slot `source` to slot `target`."""
         self.take(self, source, target, 0, length)

@@ -1,0 +1,147 @@
+"""How latency and memory grow with the prompt, the answer and the number of sequences.
+
+    OMP_NUM_THREADS=2 python -m benchmarks.growth [--threads 2] [--rounds 3] [--output FILE.json]
+
+Every run has an engine, and so a cache, of its own, just large enough. Where the prompt or the number of sequences
+grows, answers are short; where the answer grows, the rows are places in one long answer. `ms a step` is the median of
+the decode steps (for the answer: of the 16 before the place), `longest reading step` what a running answer beside it
+would have waited for a token. `cache` is keys and values, `memory` what the process had more after the run than before
+it: the cache and what torch keeps. Sizes take turns; cells are medians over the rounds, and quartiles in one column.
+"""
+
+import gc
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, cycle, islice
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+from rich.table import Table
+
+from benchmarks.findings import publish
+from benchmarks.rounds import Spread, alternate
+from benchmarks.step_times import run_steps
+from benchmarks.workload import held_out_prompts, loaded_llm, requests
+from proxy_model.engine import Engine, EngineConfig
+from proxy_model.frozen_llm import FrozenLLM
+
+PROMPTS = (16, 64, 256, 1024, 4096, 8000)
+ANSWERS = (16, 64, 256, 1024, 2048)
+SEQUENCES = (1, 4, 16, 64, 256)
+SHORT_PROMPT, SHORT_ANSWER = 16, 16
+WINDOW = 16
+"""Steps before a place of the long answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One run."""
+
+    first_token_seconds: float
+    longest_reading_step: float
+    decode_seconds: tuple[float, ...]
+    memory_bytes: int
+    cache_bytes_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One size over all rounds."""
+
+    what: str
+    size: int
+    first_token_seconds: float
+    longest_reading_step: float
+    step_milliseconds: Spread
+    tokens_per_second: float
+    memory_bytes: float | None
+    """None for a place within an answer."""
+
+    cache_bytes: int
+    """Keys and values of all sequences, at the end or at the place."""
+
+
+def main(
+    rounds: int = 3,
+    model: str = "smollm2-135m-instruct",
+    threads: Annotated[int, typer.Option(help="0: torch's own choice.")] = 0,
+    output: Path | None = None,
+) -> None:
+    """Print the table."""
+    llm = loaded_llm(model, threads)
+    ways = {f"prompt {size}": partial(_run, llm, 1, size, SHORT_ANSWER) for size in PROMPTS}
+    ways |= {f"sequences {size}": partial(_run, llm, size, SHORT_PROMPT, SHORT_ANSWER) for size in SEQUENCES}
+    ways["answer"] = partial(_run, llm, 1, SHORT_PROMPT, max(ANSWERS))
+    found = alternate(ways, rounds)
+    rows = [_row("prompt", size, found[f"prompt {size}"], size + SHORT_ANSWER) for size in PROMPTS]
+    rows += [_row("answer", size, found["answer"], SHORT_PROMPT + size, is_place=True) for size in ANSWERS]
+    rows += [
+        _row("sequences", size, found[f"sequences {size}"], SHORT_PROMPT + SHORT_ANSWER, num_sequences=size)
+        for size in SEQUENCES
+    ]
+    publish(_table(rows), llm, rows, output)
+
+
+def _run(llm: FrozenLLM, num_sequences: int, prompt_tokens: int, tokens: int) -> Figure:
+    gc.collect()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    engine = Engine(llm, EngineConfig(max_running=num_sequences, max_context=prompt_tokens + tokens))
+    steps = run_steps(engine, requests(_prompts(llm, num_sequences, prompt_tokens), tokens))
+    return Figure(
+        steps.prefill_seconds,
+        steps.longest_prefill_step,
+        steps.decode_seconds,
+        process.memory_info().rss - before,
+        engine.cache_bytes_per_token,
+    )
+
+
+def _prompts(llm: FrozenLLM, number: int, length: int) -> list[tuple[int, ...]]:
+    """Held-out prompts one after another, cut into equal pieces."""
+    tokens = chain.from_iterable(cycle(held_out_prompts(llm)))
+    return [tuple(islice(tokens, length)) for _ in range(number)]
+
+
+def _row(
+    what: str, size: int, figures: Sequence[Figure], num_tokens: int, *, num_sequences: int = 1, is_place: bool = False
+) -> Row:
+    """`num_tokens` are those of a sequence."""
+    window = slice(max(0, size - WINDOW), size) if is_place else slice(None)
+    step = Spread.of([1000 * statistics.median(figure.decode_seconds[window]) for figure in figures])
+    return Row(
+        what,
+        size,
+        statistics.median(figure.first_token_seconds for figure in figures),
+        statistics.median(figure.longest_reading_step for figure in figures),
+        step,
+        1000 * num_sequences / step.median,
+        None if is_place else statistics.median(figure.memory_bytes for figure in figures),
+        num_sequences * num_tokens * figures[0].cache_bytes_per_token,
+    )
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(
+        "", "size", "first token, s", "longest reading step, ms", "ms a step", "tokens/s", "memory, MB", "cache"
+    )
+    for row in rows:
+        table.add_row(
+            row.what,
+            f"{row.size:,}",
+            f"{row.first_token_seconds:.2f}",
+            f"{1000 * row.longest_reading_step:.0f}",
+            str(row.step_milliseconds),
+            f"{row.tokens_per_second:.0f}",
+            "" if row.memory_bytes is None else f"{row.memory_bytes / 1e6:.0f}",
+            f"{row.cache_bytes / 1e6:.0f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)
