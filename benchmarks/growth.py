@@ -73,9 +73,10 @@ def main(
 ) -> None:
     """Print the table."""
     llm = loaded_llm(model, threads)
-    ways = {f"prompt {size}": partial(_run, llm, 1, size, SHORT_ANSWER) for size in PROMPTS}
-    ways |= {f"sequences {size}": partial(_run, llm, size, SHORT_PROMPT, SHORT_ANSWER) for size in SEQUENCES}
-    ways["answer"] = partial(_run, llm, 1, SHORT_PROMPT, max(ANSWERS))
+    text = list(chain.from_iterable(held_out_prompts(llm)))
+    ways = {f"prompt {size}": partial(_run, llm, text, 1, size, SHORT_ANSWER) for size in PROMPTS}
+    ways |= {f"sequences {size}": partial(_run, llm, text, size, SHORT_PROMPT, SHORT_ANSWER) for size in SEQUENCES}
+    ways["answer"] = partial(_run, llm, text, 1, SHORT_PROMPT, max(ANSWERS))
     found = alternate(ways, rounds)
     rows = [_row("prompt", size, found[f"prompt {size}"], size + SHORT_ANSWER) for size in PROMPTS]
     rows += [_row("answer", size, found["answer"], SHORT_PROMPT + size, is_place=True) for size in ANSWERS]
@@ -86,12 +87,12 @@ def main(
     publish(_table(rows), llm, rows, output)
 
 
-def _run(llm: FrozenLLM, num_sequences: int, prompt_tokens: int, tokens: int) -> Figure:
+def _run(llm: FrozenLLM, text: Sequence[int], num_sequences: int, prompt_tokens: int, tokens: int) -> Figure:
     gc.collect()
     process = psutil.Process()
     before = process.memory_info().rss
     engine = Engine(llm, EngineConfig(max_running=num_sequences, max_context=prompt_tokens + tokens))
-    steps = run_steps(engine, requests(_prompts(llm, num_sequences, prompt_tokens), tokens))
+    steps = run_steps(engine, requests(_pieces(text, num_sequences, prompt_tokens), tokens))
     return Figure(
         steps.prefill_seconds,
         steps.longest_prefill_step,
@@ -101,9 +102,9 @@ def _run(llm: FrozenLLM, num_sequences: int, prompt_tokens: int, tokens: int) ->
     )
 
 
-def _prompts(llm: FrozenLLM, number: int, length: int) -> list[tuple[int, ...]]:
-    """Held-out prompts one after another, cut into equal pieces."""
-    tokens = chain.from_iterable(cycle(held_out_prompts(llm)))
+def _pieces(text: Sequence[int], number: int, length: int) -> list[tuple[int, ...]]:
+    """So many prompts of one length, one after another out of the text."""
+    tokens = cycle(text)
     return [tuple(islice(tokens, length)) for _ in range(number)]
 
 
