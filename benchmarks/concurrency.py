@@ -14,19 +14,16 @@ import argparse
 import asyncio
 import json
 import os
-import re
-import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass
 from itertools import count, pairwise
 from pathlib import Path
 
 import httpx
+
+from benchmarks.served import served
 
 CLIENTS = (1, 8, 32, 128)
 ROUNDS = 5
@@ -39,7 +36,6 @@ FAIRNESS_ROUNDS = 3
 LONG_WORDS, LONG_TOKENS = 700, 256
 NUM_SHORT = 8
 SHORT_EACH = 2
-START_SECONDS = 300.0
 _TIMEOUT = httpx.Timeout(None, connect=30)
 _NUMBERS = count()
 """Of the prompts."""
@@ -167,22 +163,6 @@ async def measure(url: str) -> dict[str, list[Row]]:
     return rounds
 
 
-@contextmanager
-def served() -> Iterator[str]:
-    """The address of a server of the demo LLM, which ends with the block."""
-    command = [sys.executable, "-m", "cli.main", "serve", "--port", "0", "--log-level", "error"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        deadline = time.monotonic() + START_SECONDS
-        try:
-            while (found := re.search(r"ready on (\S+)", process.stdout.readline())) is None:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit("the server did not start")
-            yield found[1]
-        finally:
-            process.send_signal(signal.SIGTERM)
-
-
 def report(rounds: Mapping[str, Sequence[Row]]) -> str:
     """Both tables as Markdown."""
     levels = {what: rows for what, rows in rounds.items() if isinstance(rows[0], Level)}
@@ -201,8 +181,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.url:
         rounds = asyncio.run(measure(arguments.url))
     else:
-        with served() as url:
-            rounds = asyncio.run(measure(url))
+        with served() as server:
+            rounds = asyncio.run(measure(server.url))
     print(report(rounds))
     if arguments.out is not None:
         found = {what: [asdict(row) for row in rows] for what, rows in rounds.items()}

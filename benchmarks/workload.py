@@ -13,7 +13,7 @@ from proxy_model.frozen_llm import FrozenLLM, load_llm
 from proxy_model.policy import ProxyPolicy
 from proxy_model.request import GenerationRequest, SamplingParams
 from trainer.prompts import load_prompts
-from trainer.rollout import encode_prompts
+from trainer.rollout import EncodedPrompt, encode_prompts
 
 ROOT = Path(__file__).parent.parent
 DEMO_PROXY = ROOT / "demo" / "proxies" / "helpful"
@@ -32,10 +32,14 @@ def loaded_llm(model: str, threads: int) -> FrozenLLM:
     return load_llm(model)
 
 
+def held_out(llm: FrozenLLM) -> list[EncodedPrompt]:
+    """The helpful test set's prompts, the long ones left out."""
+    return encode_prompts(load_prompts(_HELD_OUT), llm.tokenizer, MAX_PROMPT_TOKENS)
+
+
 def held_out_prompts(llm: FrozenLLM) -> list[tuple[int, ...]]:
-    """Token ids of the helpful test set's prompts, the long ones left out."""
-    encoded = encode_prompts(load_prompts(_HELD_OUT), llm.tokenizer, MAX_PROMPT_TOKENS)
-    return [prompt.token_ids for prompt in encoded]
+    """Their token ids."""
+    return [prompt.token_ids for prompt in held_out(llm)]
 
 
 def load_trained(engine: Engine, folder: Path = DEMO_PROXY) -> None:
