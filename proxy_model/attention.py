@@ -1,7 +1,8 @@
 """Attention of one packed step: rows of many sequences, each looking at its own slot of the cache.
 
-The rows of a step are `num_decode` single tokens, the i-th in slot i, and then chunks: runs of consecutive tokens of
-one sequence (a prompt on its way in, or a whole text that is only read). One function serves every architecture.
+The rows of a step are single tokens of decoding sequences, the i-th in slot i, and then chunks: runs of consecutive
+tokens of one sequence (a prompt on its way in, or a whole text that is only read). One function serves every
+architecture.
 """
 
 from dataclasses import dataclass, field
@@ -10,10 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from proxy_model.decode_runs import DecodeRun, decode_runs
 from proxy_model.kv_cache import KVCache
 
 LENGTH_BUCKET = 64
 """Decode attention reads the cache in multiples of this: a row's sums then run in one order whatever is beside it."""
+
+RUN_BYTES = 1 << 18
+"""Another run of decoding sequences takes as long as reading so many bytes of keys and values for nothing: some 40 us a
+layer, measured with the demo LLM on CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +45,23 @@ class PackedStep:
     slots: Tensor
     """(N,) their slots in the cache."""
 
-    num_decode: int = 0
-    """The first rows, one token of each sequence, in slots 0, 1, 2 ..."""
-
-    max_length: int = 0
-    """Longest decoding sequence, this token included."""
+    lengths: tuple[int, ...] = ()
+    """Of the decoding sequences, this token included. They have the first rows, a token each, in slots 0, 1, 2 ..."""
 
     chunks: tuple[Chunk, ...] = ()
     cache: KVCache | None = None
     """None: every chunk is a whole text and nothing is kept."""
 
-    masks: dict[int | None, Tensor] = field(default_factory=dict)
-    """Additive decode masks by sliding window, made once per step."""
+    masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
+    """Additive masks by the first row that they are of, and sliding window; made once per step."""
+
+    runs: dict[int, tuple[DecodeRun, ...]] = field(default_factory=dict)
+    """How the decoding sequences are read, by the bytes of a token in a layer; found once per step."""
+
+    @property
+    def num_decode(self) -> int:
+        """Rows of decoding sequences."""
+        return len(self.lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +83,37 @@ def attend(
     """
     if step.cache is not None:
         step.cache.write(layer, step.slots, step.positions, keys, values)
-    parts = []
-    if step.num_decode:
-        parts.append(_attend_decode(step, layer, queries[: step.num_decode], shape))
-    for chunk in step.chunks:
-        parts.append(_attend_chunk(step, layer, chunk, queries, keys, values, shape))
+    parts = [_attend_decode(step, layer, run, queries, shape) for run in _runs(step, keys)]
+    parts += [_attend_chunk(step, layer, chunk, queries, keys, values, shape) for chunk in step.chunks]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _attend_decode(step: PackedStep, layer: int, queries: Tensor, shape: AttentionShape) -> Tensor:
+def _runs(step: PackedStep, keys: Tensor) -> tuple[DecodeRun, ...]:
+    """The decoding sequences; in more than one run on CPU only, where a run's own cost was measured."""
+    if step.cache is None or not step.lengths:
+        return ()
+    bytes_per_token = 2 * keys[0].nbytes
+    runs = step.runs.get(bytes_per_token)
+    if runs is None:
+        lengths = tuple(-(-length // LENGTH_BUCKET) * LENGTH_BUCKET for length in step.lengths)
+        is_on_cpu = keys.device.type == "cpu"
+        whole = (DecodeRun(0, len(lengths), max(lengths)),)
+        runs = decode_runs(lengths, RUN_BYTES // bytes_per_token) if is_on_cpu else whole
+        step.runs[bytes_per_token] = runs
+    return runs
+
+
+def _attend_decode(step: PackedStep, layer: int, run: DecodeRun, queries: Tensor, shape: AttentionShape) -> Tensor:
     assert step.cache is not None
-    stored_keys, stored_values = step.cache.layer(layer)
-    length = min(-(-step.max_length // LENGTH_BUCKET) * LENGTH_BUCKET, step.cache.capacity)
-    keys = stored_keys[: step.num_decode, :, :length]
-    values = stored_values[: step.num_decode, :, :length]
-    mask = step.masks.get(shape.sliding_window)
+    rows = slice(run.start, run.stop)
+    length = min(run.length, step.cache.capacity)
+    keys, values = (stored[rows, :, :length] for stored in step.cache.layer(layer))
+    mask = step.masks.get((run.start, shape.sliding_window))
     if mask is None:
         dtype = torch.float32 if queries.device.type == "cpu" else queries.dtype
-        mask = _decode_mask(step.positions[: step.num_decode], length, shape.sliding_window, dtype)
-        step.masks[shape.sliding_window] = mask
-    grouped = queries.unflatten(1, (keys.shape[1], -1))  # (B, num_kv_heads, group, head_dim)
+        mask = _decode_mask(step.positions[rows], length, shape.sliding_window, dtype)
+        step.masks[run.start, shape.sliding_window] = mask
+    grouped = queries[rows].unflatten(1, (keys.shape[1], -1))  # (B, num_kv_heads, group, head_dim)
     attention = _products if queries.device.type == "cpu" else _attention
     return attention(grouped, keys, values, mask, shape).flatten(1, 2)
 
@@ -116,7 +138,9 @@ def _attend_chunk(
         all_keys, all_values = stored_keys[chunk.slot, :, :end], stored_values[chunk.slot, :, :end]
     else:
         all_keys, all_values = keys[rows].transpose(0, 1), values[rows].transpose(0, 1)
-    mask = _chunk_mask(chunk, shape.sliding_window, queries)
+    mask = step.masks.get((chunk.start, shape.sliding_window))
+    if mask is None:
+        mask = step.masks[chunk.start, shape.sliding_window] = _chunk_mask(chunk, shape.sliding_window, queries)
     attended = _attention(queries[rows].transpose(0, 1)[None], all_keys[None], all_values[None], mask, shape)
     return attended[0].transpose(0, 1)
 

@@ -66,7 +66,7 @@ class Scheduler:
         tokens = [sequence.next_token for sequence in self.decoding]
         positions = [sequence.position for sequence in self.decoding]
         slots = list(range(len(self.decoding)))
-        max_length = 1 + max(positions, default=-1)
+        lengths = tuple(position + 1 for position in positions)
         for sequence, chunk in chunks:
             tokens += sequence.request.prompt_token_ids[chunk.offset : chunk.offset + chunk.num_rows]
             positions += range(chunk.offset, chunk.offset + chunk.num_rows)
@@ -76,8 +76,7 @@ class Scheduler:
             tokens=packed[0],
             positions=packed[1],
             slots=packed[2],
-            num_decode=len(self.decoding),
-            max_length=max_length,
+            lengths=lengths,
             chunks=tuple(chunk for _, chunk in chunks),
             cache=self._cache,
         )

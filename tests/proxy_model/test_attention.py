@@ -38,8 +38,7 @@ def attended(cache: KVCache, num_rows: int, dtype: torch.dtype, shape: Attention
         tokens=positions,
         positions=positions,
         slots=torch.arange(num_rows),
-        num_decode=num_rows,
-        max_length=max(LENGTHS[:num_rows]),
+        lengths=LENGTHS[:num_rows],
         cache=cache,
     )
     return attend(step, 0, queries, keys, values, shape)

@@ -155,12 +155,10 @@ class Reranker:
 
 def _step(writing: _Writing, tokens: Tensor) -> PackedStep:
     """One token of each answer, at its next place; what an earlier candidate left there is overwritten."""
-    num_rows = len(tokens)
     return PackedStep(
         tokens=tokens,
         positions=writing.lengths,
-        slots=torch.arange(num_rows, device=tokens.device),
-        num_decode=num_rows,
-        max_length=int(writing.lengths.max()) + 1,
+        slots=torch.arange(len(tokens), device=tokens.device),
+        lengths=tuple((writing.lengths + 1).tolist()),
         cache=writing.cache,
     )
