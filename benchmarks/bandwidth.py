@@ -19,11 +19,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.findings import publish
+from benchmarks.findings import publish, show
 from benchmarks.rounds import Spread, alternate, ratios
 from benchmarks.step_parts import timed_parts
 from benchmarks.step_times import run_steps
@@ -66,7 +65,7 @@ def main(
         "step_seconds": Spread.of(found["step"]),
         "share_of_the_limit": ratios(speeds, found["read"]),
     }
-    Console().print(_share_table(facts))
+    show(_share_table(facts))
     parts = _parts(engine, prompt, tokens)
     publish(_parts_table(parts), llm, parts, output, **facts)
 

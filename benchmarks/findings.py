@@ -2,6 +2,7 @@
 
 import json
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +16,18 @@ from benchmarks.rounds import Spread
 from proxy_model.frozen_llm import FrozenLLM
 
 
+_WIDTH = 120
+"""Of tables that go into a file."""
+
+
+def show(table: Table) -> None:
+    """Print it, as wide as the terminal is."""
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+
+
 def publish(table: Table, llm: FrozenLLM, rows: Sequence[Any], output: Path | None, **facts: object) -> None:
     """Print the table; write its rows (dataclasses) and what else is worth knowing as JSON to `output`."""
-    Console().print(table)
+    show(table)
     if output is None:
         return
     found = {

@@ -28,11 +28,13 @@ class Spread:
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def alternate(ways: Mapping[str, Callable[[], Figure]], rounds: int) -> dict[str, list[Figure]]:
+def alternate(
+    ways: Mapping[str, Callable[[], Figure]], rounds: int, *, must_warm_up: bool = True
+) -> dict[str, list[Figure]]:
     """Each way's figures of `rounds` rounds, after one that warms up; each round begins with another way."""
     names = list(ways)
     found: dict[str, list[Figure]] = {name: [] for name in names}
-    for number in range(rounds + 1):
+    for number in range(0 if must_warm_up else 1, rounds + 1):
         first = number % len(names)
         for name in names[first:] + names[:first]:
             figure = ways[name]()

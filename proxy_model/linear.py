@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_MAX_WHOLE_SUM = 1024
+"""Longer sums of blocked weights oneDNN takes in another order for one row than for two or more."""
+
 
 class FrozenLinear:
     """`x @ weight.T + bias`.
@@ -16,11 +19,14 @@ class FrozenLinear:
         self.num_outputs = weight.shape[0]
         self._bias = None if bias is None else bias.detach()
         self._is_blocked = is_blocked_faster(weight)
+        self._must_double = self._is_blocked and weight.shape[1] > _MAX_WHOLE_SUM
         weight = weight.detach().contiguous()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self._is_blocked else weight
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """(N, D) -> (N, num_outputs)."""
+        """(N, D) -> (N, num_outputs), each row the same to the bit alone and among others."""
+        if self._must_double and rows.shape[0] == 1:
+            return self(rows.expand(2, -1).contiguous())[:1]
         if self._is_blocked:
             product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
             return product

@@ -115,11 +115,7 @@ class LlamaDecoder:
 
 def _mlp(layer: _Layer, hidden: Tensor) -> Tensor:
     gate, up = layer.gate_up(hidden).chunk(2, dim=-1)
-    inner = F.silu(gate) * up
-    if inner.shape[0] == 1 and inner.device.type == "cpu":
-        # oneDNN multiplies one row in another order of summation than two or more; 2 rows keep alone = batched
-        return layer.down(inner.expand(2, -1).contiguous())[:1]
-    return layer.down(inner)
+    return layer.down(F.silu(gate) * up)
 
 
 def _rotary_table(rotary: Any, max_context: int, like: Tensor) -> tuple[Tensor, Tensor]:

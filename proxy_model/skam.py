@@ -57,7 +57,7 @@ def build_slate(logits: Float[Tensor, "B V"], settings: SlateSettings, width: in
     """The slate in the paper's order, descending probability. `width` is K."""
     scaled = logits / settings.temperature[:, None]
     tokens = top_tokens(scaled, width)
-    logprobs = scaled.gather(1, tokens) - scaled.logsumexp(-1, keepdim=True)
+    logprobs = scaled.gather(1, tokens) - _log_total(scaled)
     mass_before = logprobs.exp().cumsum(-1).roll(1, -1)
     mass_before[:, 0] = 0.0
     is_candidate = (mass_before < settings.top_p[:, None]) | (settings.top_p >= 1.0)[:, None]
@@ -79,7 +79,7 @@ def build_sampled_slate(
     is_inside = _nucleus(proposal, settings.top_p)
     order = (proposal + gumbel).masked_fill(~is_inside, float("-inf")).topk(width, dim=-1)
     scaled = logits / settings.temperature[:, None]
-    logprobs = scaled.gather(1, order.indices) - scaled.logsumexp(-1, keepdim=True)
+    logprobs = scaled.gather(1, order.indices) - _log_total(scaled)
     return _with_restrictions(order.indices, logprobs, order.values > float("-inf"), settings)
 
 
@@ -91,11 +91,28 @@ def top_tokens(logits: Float[Tensor, "B V"], width: int) -> Int[Tensor, "B K"]:
     size = logits.shape[-1]
     if size <= width * _CHUNK:
         return _largest(logits, width)
-    padded = torch.nn.functional.pad(logits, (0, -size % _CHUNK), value=float("-inf")).unflatten(-1, (-1, _CHUNK))
+    padded = _in_chunks(logits)
     best_chunks = _largest(padded.amax(-1), width).sort(-1).values  # (B, K), ascending: lower ids stay first
     found = padded.gather(1, best_chunks[..., None].expand(-1, -1, _CHUNK)).flatten(1)
     ids = (best_chunks[..., None] * _CHUNK + torch.arange(_CHUNK, device=logits.device)).flatten(1)
     return ids.gather(1, _largest(found, width))
+
+
+def _in_chunks(logits: Float[Tensor, "B V"]) -> Float[Tensor, "B C S"]:
+    """Padded with minus infinity where the last chunk is not full."""
+    missing = -logits.shape[-1] % _CHUNK
+    padded = torch.nn.functional.pad(logits, (0, missing), value=float("-inf")) if missing else logits
+    chunks: Tensor = padded.unflatten(-1, (-1, _CHUNK))
+    return chunks
+
+
+def _log_total(logits: Float[Tensor, "B V"]) -> Float[Tensor, "B 1"]:
+    """Logarithm of the sum of exponentials, for a row the same to the bit alone and among others.
+
+    By chunks, since several threads share out the sum over a whole vocabulary where there is one row, not where there
+    are more, and so add it up in another order.
+    """
+    return _in_chunks(logits).logsumexp(-1).logsumexp(-1, keepdim=True)
 
 
 def _largest(values: Float[Tensor, "B N"], width: int) -> Int[Tensor, "B K"]:

@@ -29,12 +29,14 @@ def test_only_bfloat16_is_laid_out_anew() -> None:
     assert not is_blocked_faster(torch.zeros(4, 4))
 
 
-def test_a_row_has_one_product_whatever_is_beside_it() -> None:
+@pytest.mark.parametrize("num_inputs", [576, 1536])
+def test_a_row_has_one_product_whatever_is_beside_it(num_inputs: int) -> None:
     generator = torch.Generator().manual_seed(3)
-    rows = torch.randn(32, 576, generator=generator).to(torch.bfloat16)
-    linear = FrozenLinear(torch.randn(960, 576, generator=generator).to(torch.bfloat16))
+    rows = torch.randn(32, num_inputs, generator=generator).to(torch.bfloat16)
+    linear = FrozenLinear(torch.randn(960, num_inputs, generator=generator).to(torch.bfloat16))
 
     together = linear(rows)
 
-    assert torch.equal(together[5], linear(rows[5:6])[0])
     assert torch.equal(together[:8], linear(rows[:8]))
+    for row in range(32):
+        assert torch.equal(together[row], linear(rows[row : row + 1])[0])

@@ -1,6 +1,8 @@
 """SKAM by numbers worked out by hand."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 import torch
@@ -188,3 +190,23 @@ def test_rows_with_other_settings_do_not_disturb_each_other() -> None:
     for alone, together in parts:
         assert torch.equal(alone[0], together[0])
     assert both.is_candidate[1].tolist() == [True, True, True, False]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_probabilities_are_the_same_to_the_bit_alone_and_in_a_batch() -> None:
+    logits = 3 * torch.randn(64, 49152, generator=torch.Generator().manual_seed(1))
+    one = settings(k=16)
+    many = SlateSettings(**{field.name: getattr(one, field.name).expand(64) for field in fields(one)})
+
+    together = build_slate(logits, many, 16).logprobs
+
+    alone = [build_slate(logits[row : row + 1], one, 16).logprobs for row in range(64)]
+    assert torch.equal(torch.cat(alone), together)
