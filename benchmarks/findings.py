@@ -15,7 +15,6 @@ from rich.table import Table
 from benchmarks.rounds import Spread
 from proxy_model.frozen_llm import FrozenLLM
 
-
 _WIDTH = 120
 """Of tables that go into a file."""
 

@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=2 python -m benchmarks.proxy_cost [--sequences 64] [--threads 2] [--output FILE.json]
 
 All proxies read `h(prefix)`. Those of the upper rows are untrained ones that draw their decisions: they reject the
-named share of the candidates that they may. Those of the lower rows decide greedily and reject nothing; they are loaded into an
-engine each, of which the sequences use one, or all in turn. Ways take turns on one LLM in one process; a figure is the
-median of a round's decode steps, without those that read prompts; cells are medians over the rounds with quartiles.
+named share of the candidates that they may. Those of the lower rows decide greedily and reject nothing; they are loaded
+into an engine each, of which the sequences use one, or all in turn. Ways take turns on one LLM in one process; a figure
+is the median of a round's decode steps, without those that read prompts; cells are medians over the rounds with
+quartiles.
 
 A version takes 4 bytes a token of the vocabulary and unit of its hidden layer: 64 for the demo LLM are 3.2 GB.
 """
