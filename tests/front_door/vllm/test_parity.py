@@ -1,6 +1,7 @@
 """One crowd of requests over vLLM, with prompts read in pieces, and over the engine one by one: the same answers."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,20 @@ def expected(llm: FrozenLLM) -> dict[str, Finished]:
 
 
 @pytest.fixture(scope="module")
-def server(start_vllm: StartVllm, home: Path, llm: FrozenLLM) -> ServerProcess:
-    """At most 48 tokens in a step, so that most prompts are read in pieces among answers that go on."""
+def published(home: Path, llm: FrozenLLM) -> None:
+    """The proxies."""
     registry = ProxyRegistry(proxies_root(home))
     for ref, policy in policies(llm).items():
         registry.publish(ref.name, Checkpoint(policy, SKAM, dict(llm.fingerprint)))
-    return start_vllm("--max-context", "512", "--max-running", "8", max_num_batched_tokens=48)
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one rank", "two ranks"])
+def server(request: pytest.FixtureRequest, start_vllm: StartVllm, published: None) -> Iterator[ServerProcess]:
+    """At most 48 tokens in a step, so that most prompts are read in pieces among answers that go on."""
+    arguments = {"max_num_batched_tokens": 48, "tensor_parallel_size": request.param}
+    server = start_vllm("--max-context", "512", "--max-running", "8", **arguments)
+    yield server
+    server.kill()
 
 
 async def ask_all(server: ServerProcess, asked: list[Asked]) -> list[dict[str, Any]]:
