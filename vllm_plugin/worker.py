@@ -6,7 +6,10 @@ from typing import Any
 from proxy_model.bank import ProxyRef
 from proxy_model.grammar import GrammarKind, GrammarSpec
 from vllm_plugin.host import ProxyHost
+from vllm_plugin.lifeline import end_with_server
 from vllm_plugin.setup import WorkerSetup
+
+end_with_server()  # a worker imports this before it loads anything
 
 
 class ProxyWorker:

@@ -15,6 +15,9 @@ from typing import Any
 import httpx
 
 START_SECONDS = 120.0
+VLLM_START_SECONDS = 400.0
+"""vLLM's three processes import for a minute where the machine is busy."""
+
 PATIENCE_SECONDS = 60.0
 _PROGRAM = Path(sys.executable).with_name("proxy-rlhf")
 _SETTINGS = "PROXY_RLHF_"
@@ -77,7 +80,7 @@ def start_server(home: Path, *flags: str, environment: Mapping[str, str] | None 
     key = settings.get("PROXY_RLHF_API_KEYS")
     server = ServerProcess(process=process, url=f"http://127.0.0.1:{port}", home=home, key=key)
     try:
-        eventually(lambda: _is_ready(server), "readiness", START_SECONDS)
+        eventually(lambda: _is_ready(server), "readiness", VLLM_START_SECONDS if "vllm" in flags else START_SECONDS)
     except BaseException:
         server.kill()
         raise

@@ -44,6 +44,7 @@ class Output:
 
     outputs: list[Completion]
     finished: bool
+    num_cached_tokens: int = 3
     prompt_logprobs: None = None
 
 

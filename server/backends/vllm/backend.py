@@ -58,7 +58,7 @@ class VllmBackend:
         on_death: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         check_options(settings.options)
-        require_vllm()
+        require_vllm(settings.threads)
         self.on_death = on_death
         self._settings = settings
         self._stall_seconds = stall_seconds
@@ -89,7 +89,7 @@ class VllmBackend:
         self._emitter = Emitter(identity.tokenizer, identity.end_token_ids)
         self._grammars = GrammarCompiler(identity)
         logger_class = stat_logger(self._on_step)
-        engine = await asyncio.to_thread(launch, model.arguments, self._settings.threads, logger_class)
+        engine = await asyncio.to_thread(launch, model.arguments, logger_class)
         await engine.collective_rpc("proxy_start", args=(model.setup,))
         self._engine = engine
         self._watcher = asyncio.create_task(self._watch())

@@ -15,6 +15,7 @@ from proxy_model.errors import InvalidParameter, ModelUnavailable
 from proxy_model.frozen_llm import resolve_dtype
 from proxy_model.llm_identity import LLMIdentity, identity_of, open_llm
 from proxy_model.ranges import TOP_LOGPROBS
+from vllm_plugin.lifeline import leave_name
 from vllm_plugin.report import MAX_VOCABULARY, max_pairs
 from vllm_plugin.setup import WorkerSetup
 
@@ -84,11 +85,12 @@ class OpenedModel:
     max_context: int
 
 
-def require_vllm() -> None:
-    """Raises `InvalidParameter` unless the supported version is installed."""
+def require_vllm(threads: int | None) -> None:
+    """Import vLLM under our environment. Raises `InvalidParameter` unless the supported version is installed."""
     needed = f"'local' unless vLLM {SUPPORTED} is installed beside the server"
     if importlib.util.find_spec("vllm") is None:
         raise InvalidParameter("engine", "vllm", f"{needed} (it is not; see docs/vllm.md)")
+    prepare_environment(threads)
     import vllm
 
     if vllm.__version__.partition("+")[0] != SUPPORTED:
@@ -109,6 +111,7 @@ def open_model(settings: VllmSettings) -> OpenedModel:
         raise ModelUnavailable(f"{settings.model} has a vocabulary of {identity.vocab_size}, too large for this engine")
     max_context = min(settings.sizes.max_context, identity.max_context)
     arguments = _arguments(settings, folder, dtype, max_context)
+    arguments = {"enable_prefix_caching": settings.sizes.prefix_cache_tokens > 0} | arguments
     if device.type == "cpu":
         arguments = {"kv_cache_memory_bytes": cache_bytes} | arguments
     setup = WorkerSetup(
@@ -121,9 +124,8 @@ def open_model(settings: VllmSettings) -> OpenedModel:
     return OpenedModel(identity, folder, arguments, asdict(setup), max_context)
 
 
-def launch(arguments: Mapping[str, Any], threads: int | None, stat_logger: Any) -> Any:
+def launch(arguments: Mapping[str, Any], stat_logger: Any) -> Any:
     """Start vLLM's processes; returns its `AsyncLLM`. Raises `InvalidParameter`, `ModelUnavailable`."""
-    prepare_environment(threads)
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -157,6 +159,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 def prepare_environment(threads: int | None) -> None:
     """Before vLLM is imported."""
+    leave_name()
     os.environ.update(_ENVIRONMENT)
     for name, value in _DEFAULT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)

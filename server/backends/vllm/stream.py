@@ -42,6 +42,7 @@ class AnswerStream:
 
     def deltas(self, output: Any) -> Iterator[Delta]:
         """Of a `RequestOutput`, up to the answer's last."""
+        self._sequence.num_restored = output.num_cached_tokens or 0
         if output.prompt_logprobs is not None:
             self._note_prompt(output.prompt_logprobs)
         completion = output.outputs[0]
