@@ -32,6 +32,7 @@ class EncodedPrompt:
     messages: Messages
     token_ids: tuple[int, ...]
     item: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,9 @@ def encode_prompts(prompts: Sequence[Prompt], tokenizer: ChatTokenizer, max_prom
         messages = [dict(message) for message in prompt.messages]
         token_ids = tuple(tokenizer.apply_chat_template(messages))
         if len(token_ids) <= max_prompt_tokens:
-            encoded.append(EncodedPrompt(messages=messages, token_ids=token_ids, item=prompt.item))
+            encoded.append(
+                EncodedPrompt(messages=messages, token_ids=token_ids, item=prompt.item, source=prompt.source)
+            )
     return encoded
 
 

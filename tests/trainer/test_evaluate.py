@@ -21,6 +21,7 @@ from trainer.evaluation.evaluate import SHIPPED_DATA, evaluate
 from trainer.evaluation.judgement import compare
 from trainer.evaluation.loading import load_rows
 from trainer.evaluation.report import EvaluationReport
+from trainer.evaluation.statistics import wilson_interval
 from trainer.evaluation.systems import Row, constant_policy
 
 
@@ -120,6 +121,38 @@ def test_prompts_that_are_too_long_or_of_another_source_are_left_out(llm: Frozen
     report = run(llm, prompts, source="a", num_prompts=0)
 
     assert (report.num_prompts, report.num_too_long) == (5, 1)
+
+
+def test_refusals_are_shares_of_the_answers_to_each_source(
+    llm: FrozenLLM, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts as a refusal here are answers of an even number of characters."""
+    monkeypatch.setattr("trainer.evaluation.judgement.is_refusal", lambda text: len(text) % 2 == 0)
+    folders = [write(tmp_path / str(bias), llm, acceptance_bias=bias) for bias in (2.0, -2.0)]
+
+    report = run(llm, prompts, f"two={','.join(folders)}", output=tmp_path / "out")
+
+    sources = {f"q {n}": "ab"[n % 2] for n in range(9)}
+    answered = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    refused = {
+        (name, source): [
+            len(each["answers"][name]) % 2 == 0 for each in answered if sources[each["prompt"][-1]["content"]] == source
+        ]
+        for name in ("base", "two [1]", "two [2]")
+        for source in "ab"
+    }
+    base, both = report.rows
+    assert {source: len(refused["base", source]) for source in "ab"} == {"a": 5, "b": 4}
+    assert 0 < sum(map(sum, refused.values())) < 27, "there must be answers of either kind"
+    for source, size in (("a", 5), ("b", 4)):
+        assert base.refusals[source] == wilson_interval(sum(refused["base", source]), size)
+        share = (sum(refused["two [1]", source]) + sum(refused["two [2]", source])) / (2 * size)
+        assert both.refusals[source].estimate == pytest.approx(share)
+    assert [line.partition(" |")[0] for line in report.markdown().splitlines() if "refusals" in line] == [
+        "| refusals, a",
+        "| refusals, b",
+    ]
+    assert EvaluationReport.from_json(json.loads(json.dumps(report.to_json()))) == report
 
 
 def test_files_hold_every_answer_and_the_table(llm: FrozenLLM, prompts: Path, reward: Path, tmp_path: Path) -> None:

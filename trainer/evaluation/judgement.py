@@ -9,9 +9,10 @@ from torch import Tensor
 
 from trainer.evaluation.answer import Answers
 from trainer.evaluation.answering import AnsweredRow
+from trainer.evaluation.refusal import is_refusal
 from trainer.evaluation.rows import ScoreRow, SystemRow
 from trainer.evaluation.scoring import Scoring
-from trainer.evaluation.statistics import bootstrap, deviation, outcomes, win_rate
+from trainer.evaluation.statistics import Interval, bootstrap, deviation, outcomes, wilson_interval, win_rate
 from trainer.evaluation.text_metrics import Dictionary, distinct, repetition, without_broken_end
 
 
@@ -45,8 +46,20 @@ class Judgement:
             p_t=first.p_t,
             temperature=first.temperature,
             answers=tuple(answers.key for answers in row.members),
+            refusals=self._refusals(row),
             spread=_spread(members),
         )
+
+    def _refusals(self, row: AnsweredRow) -> dict[str, Interval]:
+        """Shares of answers that decline, by their prompts' source."""
+        table = torch.tensor([[is_refusal(each.text) for each in answers.items] for answers in row.members]).double()
+        sources = [prompt.source for prompt in self.scoring.prompts]
+        found = {}
+        for source in sorted(set(sources)):
+            mine = table[:, [number for number, each in enumerate(sources) if each == source]]
+            is_alone = len(mine) == 1
+            found[source] = wilson_interval(float(mine.sum()), mine.numel()) if is_alone else bootstrap(mine, self.seed)
+        return found
 
     def _compare(self, label: str, row: AnsweredRow, base: Answers) -> ScoreRow:
         scores = torch.stack([self.scoring.scores(label, answers) for answers in row.members])

@@ -76,6 +76,8 @@ class EvaluationReport:
             lines += _score_lines(label)
         for judge in dict.fromkeys(row.pairwise.judge for row in self.rows if row.pairwise is not None):
             lines += _pairwise_lines(judge)
+        for source in self.rows[0].refusals if self.rows else ():
+            lines.append(_refusal_line(source))
         lines += _PLAIN_LINES
         return [line for line in lines if any(line[1](row) != "-" for row in self.rows)]
 
@@ -112,6 +114,13 @@ def _pairwise_lines(judge: str) -> list[Line]:
         ),
         (f"{label}: no verdict", of(lambda found: f"{found.num_unclear}")),
     ]
+
+
+def _refusal_line(source: str) -> Line:
+    def show(row: SystemRow) -> str:
+        return share_text(row.refusals[source]) if source in row.refusals else "-"
+
+    return f"refusals, {source}" if source else "refusals", show
 
 
 def share_text(bounds: Interval) -> str:
@@ -168,11 +177,19 @@ _PLAIN_LINES: list[Line] = [
 
 def _row(found: Mapping[str, Any]) -> SystemRow:
     pairwise = found.get("pairwise")
+    refusals = {source: Interval(**each) for source, each in found.get("refusals", {}).items()}
     scores = {label: _score(each) for label, each in found["scores"].items()}
     origins = tuple(Origin(**each) for each in found["origins"])
     tuples = {name: tuple(found[name]) for name in ("policies", "answers")}
     return SystemRow(
-        **{**found, **tuples, "scores": scores, "origins": origins, "pairwise": pairwise and _pairwise(pairwise)}
+        **{
+            **found,
+            **tuples,
+            "scores": scores,
+            "origins": origins,
+            "pairwise": pairwise and _pairwise(pairwise),
+            "refusals": refusals,
+        }
     )
 
 

@@ -113,6 +113,9 @@ class SystemRow:
     pairwise: PairwiseRow | None = None
     """None for the base, and where no such judge was asked."""
 
+    refusals: dict[str, Interval] = field(default_factory=dict)
+    """Share of answers that decline, by their prompts' source; intervals as in `ScoreRow.win_rate`."""
+
     spread: dict[str, float] = field(default_factory=dict)
     """Standard deviation over the training seeds, by the field's name; empty for one seed."""
 
