@@ -3,7 +3,8 @@
     python -m benchmarks.decode_speed [--sequences 1 --sequences 8 --sequences 32] [--threads 2] [--output FILE.json]
 
 All answer the same prompts with the same number of tokens, in turn, in one process, on one set of weights' values.
-Times hold the reading of the prompts. Ratios are within a round; cells are medians over the rounds with quartiles.
+Times hold the reading of the prompts, of which nothing is kept from round to round. Ratios are within a round; cells
+are medians over the rounds with quartiles.
 """
 
 import time
@@ -81,7 +82,7 @@ def main(
 
 def _engine(llm: FrozenLLM, proxy: Path, num_sequences: int) -> Engine:
     """With the trained proxy and with a new one, which rejects 30 % of all candidates but the last."""
-    engine = Engine(llm, EngineConfig(max_running=num_sequences))
+    engine = Engine(llm, EngineConfig(max_running=num_sequences, prefix_cache_tokens=0))
     load_trained(engine, proxy)
     engine.load_proxy(REJECTING, untrained_policy(llm, 0.3), ALL_CANDIDATES)
     return engine

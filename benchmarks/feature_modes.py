@@ -70,7 +70,8 @@ def main(
     rows = load_rows(list(map(str, checkpoints)), Path(), llm)
     systems = [row.systems[0] for row in rows]
     prompts = encode_prompts(load_prompts(PROMPTS), llm.tokenizer, MAX_PROMPT_TOKENS)[:num_sequences]
-    engine = Engine(llm, EngineConfig(max_running=num_sequences, max_candidates=max_candidates(rows)))
+    sizes = EngineConfig(max_running=num_sequences, max_candidates=max_candidates(rows), prefix_cache_tokens=0)
+    engine = Engine(llm, sizes)
     for number, system in enumerate(systems):
         if system.policy is not None and system.skam is not None:
             engine.load_proxy(ProxyRef("measured", number), system.policy, system.skam)

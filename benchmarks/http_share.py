@@ -4,9 +4,10 @@
 
 Both sides answer the same prompts with the LLM alone, with as many sequences in a step and as many threads: an engine
 in this process, and `proxy-rlhf serve`, asked through the OpenAI SDK, which runs in this process, on the same cores.
-All streams begin at once; where they are more than a step takes, the others wait. The sides take turns; shares are
-within a round, cells are medians over the rounds with quartiles. `CPU` is what a token took of the serving process (for
-the engine: of this one), which tells the server's own work where cores are shared: the rest is the client's.
+All streams begin at once; where they are more than a step takes, the others wait. Every prompt is read: neither side
+keeps what prompts share. The sides take turns; shares are within a round, cells are medians over the rounds with
+quartiles. `CPU` is what a token took of the serving process (for the engine: of this one), which tells the server's own
+work where cores are shared: the rest is the client's.
 """
 
 import asyncio
@@ -71,10 +72,10 @@ def main(
 ) -> None:
     """Print the table."""
     numbers = streams or list(STREAMS)
-    with served("--max-running", str(MAX_RUNNING), threads=threads) as server:
+    with served("--max-running", str(MAX_RUNNING), "--prefix-cache-tokens", "0", threads=threads) as server:
         llm = loaded_llm("smollm2-135m-instruct", threads)
         prompts = held_out(llm)
-        engine = Engine(llm, EngineConfig(max_running=MAX_RUNNING))
+        engine = Engine(llm, EngineConfig(max_running=MAX_RUNNING, prefix_cache_tokens=0))
         ways: dict[str, Callable[[], Figure]] = {}
         for number in numbers:
             ways[f"engine {number}"] = partial(_engine_round, engine, prompts, number, tokens)
