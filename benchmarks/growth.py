@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=2 python -m benchmarks.growth [--threads 2] [--rounds 3] [--output FILE.json]
 
-Every run has an engine, and so a cache, of its own, just large enough. Where the prompt or the number of sequences
-grows, answers are short; where the answer grows, the rows are places in one long answer. `ms a step` is the median of
-the decode steps (for the answer: of the 16 before the place), `longest reading step` what a running answer beside it
-would have waited for a token. `cache` is keys and values, `memory` what the process had more after the run than before
-it: the cache and what torch keeps. Sizes take turns; cells are medians over the rounds, and quartiles in one column.
+Every run has an engine, and so a cache, of its own, just large enough. Where the prompt, the prompt of one among 32
+sequences, or the number of sequences grows, answers are short; where the answer grows, the rows are places in one long
+answer. `ms a step` is the median of the decode steps (for the answer: of the 16 before the place), `longest reading
+step` what a running answer beside it would have waited for a token. `cache` is keys and values, `memory` what the
+process had more after the run than before it: the cache and what torch keeps. Sizes take turns; cells are medians over
+the rounds, and quartiles in one column.
 """
 
 import gc
@@ -30,6 +31,8 @@ from proxy_model.engine import Engine, EngineConfig
 from proxy_model.frozen_llm import FrozenLLM
 
 PROMPTS = (16, 64, 256, 1024, 4096, 8000)
+NEIGHBOURS = (16, 256, 1024, 4096)
+NUM_NEIGHBOURS = 31
 ANSWERS = (16, 64, 256, 1024, 2048)
 SEQUENCES = (1, 4, 16, 64, 256)
 SHORT_PROMPT, SHORT_ANSWER = 16, 16
@@ -70,6 +73,9 @@ class Row:
 
 def main(
     rounds: int = 3,
+    max_prompt: Annotated[int, typer.Option(help="Longer prompts are left out.")] = max(PROMPTS),
+    max_answer: Annotated[int, typer.Option(help="Later places are left out.")] = max(ANSWERS),
+    max_sequences: Annotated[int, typer.Option(help="More at once are left out.")] = max(SEQUENCES),
     model: str = "smollm2-135m-instruct",
     threads: Annotated[int, typer.Option(help="0: torch's own choice.")] = 0,
     output: Path | None = None,
@@ -77,26 +83,39 @@ def main(
     """Print the table."""
     llm = loaded_llm(model, threads)
     text = list(chain.from_iterable(held_out_prompts(llm)))
-    ways = {f"prompt {size}": partial(_run, llm, text, 1, size, SHORT_ANSWER) for size in PROMPTS}
-    ways |= {f"sequences {size}": partial(_run, llm, text, size, SHORT_PROMPT, MANY_ANSWER) for size in SEQUENCES}
-    ways["answer"] = partial(_run, llm, text, 1, SHORT_PROMPT, max(ANSWERS))
-    ways["prompt 64"]()  # a round of all to warm up would take a minute
+    limits = ((PROMPTS, max_prompt), (NEIGHBOURS, max_prompt), (ANSWERS, max_answer), (SEQUENCES, max_sequences))
+    prompts, neighbours, answers, numbers = ([size for size in sizes if size <= largest] for sizes, largest in limits)
+    ways = {f"prompt {size}": partial(_run, llm, text, [size], SHORT_ANSWER) for size in prompts}
+    ways |= {f"one of 32 {size}": partial(_run, llm, text, _mixed(size), MANY_ANSWER) for size in neighbours}
+    ways |= {f"sequences {size}": partial(_run, llm, text, [SHORT_PROMPT] * size, MANY_ANSWER) for size in numbers}
+    ways["answer"] = partial(_run, llm, text, [SHORT_PROMPT], max(answers) + 1)
+    _run(llm, text, [64], SHORT_ANSWER)  # a round of all to warm up would take a minute
     found = alternate(ways, rounds, must_warm_up=False)
-    rows = [_row("prompt", size, found[f"prompt {size}"], size + SHORT_ANSWER) for size in PROMPTS]
-    rows += [_row("answer", size, found["answer"], SHORT_PROMPT + size, is_place=True) for size in ANSWERS]
+    rows = [_row("prompt", size, found[f"prompt {size}"], size + SHORT_ANSWER) for size in prompts]
     rows += [
-        _row("sequences", size, found[f"sequences {size}"], SHORT_PROMPT + MANY_ANSWER, num_sequences=size)
-        for size in SEQUENCES
+        _row("one of 32", size, found[f"one of 32 {size}"], sum(_mixed(size)) + 32 * MANY_ANSWER, num_sequences=32)
+        for size in neighbours
+    ]
+    rows += [_row("answer", size, found["answer"], SHORT_PROMPT + size, is_place=True) for size in answers]
+    rows += [
+        _row("sequences", size, found[f"sequences {size}"], size * (SHORT_PROMPT + MANY_ANSWER), num_sequences=size)
+        for size in numbers
     ]
     publish(_table(rows), llm, rows, output)
 
 
-def _run(llm: FrozenLLM, text: Sequence[int], num_sequences: int, prompt_tokens: int, tokens: int) -> Figure:
+def _mixed(size: int) -> list[int]:
+    """One prompt of `size` tokens in the middle of short ones."""
+    before = NUM_NEIGHBOURS // 2
+    return [SHORT_PROMPT] * before + [size] + [SHORT_PROMPT] * (NUM_NEIGHBOURS - before)
+
+
+def _run(llm: FrozenLLM, text: Sequence[int], prompt_tokens: Sequence[int], tokens: int) -> Figure:
     gc.collect()
     process = psutil.Process()
     before = process.memory_info().rss
-    engine = Engine(llm, EngineConfig(max_running=num_sequences, max_context=prompt_tokens + tokens))
-    steps = run_steps(engine, requests(_pieces(text, num_sequences, prompt_tokens), tokens))
+    engine = Engine(llm, EngineConfig(max_running=len(prompt_tokens), max_context=max(prompt_tokens) + tokens))
+    steps = run_steps(engine, requests(_pieces(text, prompt_tokens), tokens))
     return Figure(
         steps.prefill_seconds,
         steps.longest_prefill_step,
@@ -106,16 +125,16 @@ def _run(llm: FrozenLLM, text: Sequence[int], num_sequences: int, prompt_tokens:
     )
 
 
-def _pieces(text: Sequence[int], number: int, length: int) -> list[tuple[int, ...]]:
-    """So many prompts of one length, one after another out of the text."""
+def _pieces(text: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, ...]]:
+    """Prompts of these lengths, one after another out of the text."""
     tokens = cycle(text)
-    return [tuple(islice(tokens, length)) for _ in range(number)]
+    return [tuple(islice(tokens, length)) for length in lengths]
 
 
 def _row(
     what: str, size: int, figures: Sequence[Figure], num_tokens: int, *, num_sequences: int = 1, is_place: bool = False
 ) -> Row:
-    """`num_tokens` are those of a sequence."""
+    """`num_tokens` are those of all sequences."""
     window = slice(max(0, size - WINDOW), size) if is_place else slice(None)
     step = Spread.of([1000 * statistics.median(figure.decode_seconds[window]) for figure in figures])
     return Row(
@@ -126,7 +145,7 @@ def _row(
         step,
         1000 * num_sequences / step.median,
         None if is_place else statistics.median(figure.memory_bytes for figure in figures),
-        num_sequences * num_tokens * figures[0].cache_bytes_per_token,
+        num_tokens * figures[0].cache_bytes_per_token,
     )
 
 
