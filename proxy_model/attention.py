@@ -52,8 +52,8 @@ class PackedStep:
     cache: KVCache | None = None
     """None: every chunk is a whole text and nothing is kept."""
 
-    masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
-    """Additive masks by the first row that they are of, and sliding window; made once per step."""
+    masks: dict[tuple[DecodeRun | Chunk, int | None], Tensor] = field(default_factory=dict)
+    """Additive masks of rows under a sliding window; made once per step."""
 
     runs: dict[int, tuple[DecodeRun, ...]] = field(default_factory=dict)
     """How the decoding sequences are read, by the bytes of a token in a layer; found once per step."""
@@ -108,11 +108,11 @@ def _attend_decode(step: PackedStep, layer: int, run: DecodeRun, queries: Tensor
     rows = slice(run.start, run.stop)
     length = min(run.length, step.cache.capacity)
     keys, values = (stored[rows, :, :length] for stored in step.cache.layer(layer))
-    mask = step.masks.get((run.start, shape.sliding_window))
+    mask = step.masks.get((run, shape.sliding_window))
     if mask is None:
         dtype = torch.float32 if queries.device.type == "cpu" else queries.dtype
         mask = _decode_mask(step.positions[rows], length, shape.sliding_window, dtype)
-        step.masks[run.start, shape.sliding_window] = mask
+        step.masks[run, shape.sliding_window] = mask
     grouped = queries[rows].unflatten(1, (keys.shape[1], -1))  # (B, num_kv_heads, group, head_dim)
     attention = _products if queries.device.type == "cpu" else _attention
     return attention(grouped, keys, values, mask, shape).flatten(1, 2)
@@ -138,9 +138,9 @@ def _attend_chunk(
         all_keys, all_values = stored_keys[chunk.slot, :, :end], stored_values[chunk.slot, :, :end]
     else:
         all_keys, all_values = keys[rows].transpose(0, 1), values[rows].transpose(0, 1)
-    mask = step.masks.get((chunk.start, shape.sliding_window))
+    mask = step.masks.get((chunk, shape.sliding_window))
     if mask is None:
-        mask = step.masks[chunk.start, shape.sliding_window] = _chunk_mask(chunk, shape.sliding_window, queries)
+        mask = step.masks[chunk, shape.sliding_window] = _chunk_mask(chunk, shape.sliding_window, queries)
     attended = _attention(queries[rows].transpose(0, 1)[None], all_keys[None], all_values[None], mask, shape)
     return attended[0].transpose(0, 1)
 

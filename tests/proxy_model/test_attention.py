@@ -78,3 +78,23 @@ def test_a_row_is_the_same_to_the_bit_beside_longer_ones(dtype: torch.dtype) -> 
 
     for num_rows in range(1, len(LENGTHS)):
         assert torch.equal(attended(cache, num_rows, dtype, shape), together[:num_rows])
+
+
+def test_layers_of_other_sizes_cut_the_same_step_otherwise() -> None:
+    """The narrow layer's tokens are cheap to read for nothing, so its sequences are read in fewer runs."""
+    lengths = torch.tensor(LENGTHS)
+    cache = KVCache(2, len(LENGTHS), CAPACITY)
+    step = PackedStep(
+        tokens=lengths, positions=lengths - 1, slots=torch.arange(len(LENGTHS)), lengths=LENGTHS, cache=cache
+    )
+    generator = torch.Generator().manual_seed(3)
+    found, expected = [], []
+    for layer, (num_heads, head_dim) in enumerate([(8, 64), (1, 16)]):
+        queries, keys, values = torch.randn(3, len(LENGTHS), num_heads, head_dim, generator=generator)
+        found.append(attend(step, layer, queries, keys, values, AttentionShape(scale=1.0)))
+        scores = (queries * keys).sum(-1)  # the other tokens in the cache are zeros
+        weight = scores.exp() / (scores.exp() + (lengths - 1)[:, None])
+        expected.append(weight[..., None] * values)
+
+    torch.testing.assert_close(found, expected)
+    assert [len(runs) for runs in step.runs.values()] == [4, 2]
