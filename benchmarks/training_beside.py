@@ -27,8 +27,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks.concurrency import START_SECONDS, ask, served
+from benchmarks.concurrency import ask
 from benchmarks.rounds import Spread, alternate, ratios
+from benchmarks.served import START_SECONDS, served
 
 REPOSITORY = Path(__file__).parents[1]
 TOKENS = 24
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        url = stack.enter_context(served())
+        url = stack.enter_context(served()).url
         plain = stack.enter_context(trainer(folder / "plain"))
         plain.wake(False)
         told = {
