@@ -13,7 +13,9 @@ from proxy_model.engine import Engine, EngineConfig
 
 def main(model: str, threads: int, max_running: int) -> None:
     """Load, then answer lines."""
-    engine = Engine(loaded_llm(model, threads), EngineConfig(max_running=max_running, max_context=512))
+    engine = Engine(
+        loaded_llm(model, threads), EngineConfig(max_running=max_running, max_context=512, prefix_cache_tokens=0)
+    )
     load_trained(engine)
     answer_jobs({"proxy off": partial(_run, engine, None), "proxy on": partial(_run, engine, TRAINED)})
 

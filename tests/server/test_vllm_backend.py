@@ -158,6 +158,7 @@ def test_closing_an_answer_aborts_it_and_frees_its_place(llm: FrozenLLM, monkeyp
 def test_what_can_never_run_is_refused_before_vllm_hears_of_it(llm: FrozenLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     refused: list[tuple[GenerationRequest, type[Exception]]] = [
         (request(max_tokens=300), PromptTooLong),
+        (request(prompt="x" * CONTEXT, max_tokens=0), PromptTooLong),
         (request(prompt=""), InvalidParameter),
         (request(stop_token_ids=(100_000,)), InvalidParameter),
         (request(proxy=ProxyRef("nobody", 1)), UnknownProxy),

@@ -190,7 +190,8 @@ class VllmBackend:
             raise InvalidParameter("id", request.id, "unique among running requests")
         if request.record:
             raise InvalidParameter("record", True, "false over vLLM: states stay in its workers")
-        check_fits(request, vocab_size=self._model.identity.vocab_size, max_context=self._model.max_context)
+        room = self._model.max_context - (not request.params.max_tokens)  # vLLM answers with a token at least
+        check_fits(request, vocab_size=self._model.identity.vocab_size, max_context=room)
         is_conditioned = request.proxy is not None and self._versions.is_conditioned(request.proxy)
         check_target(request.params.target_return, is_conditioned=is_conditioned)
         now, sizes = time.monotonic(), self._settings.sizes
