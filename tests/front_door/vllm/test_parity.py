@@ -53,8 +53,8 @@ class Asked:
 def policies(llm: FrozenLLM) -> dict[ProxyRef, ProxyPolicy]:
     """Two proxies that reject a good part."""
     return {
-        ProxyRef("steering", 1): steering_policy(llm, seed=1),
-        ProxyRef("steering", 2): steering_policy(llm, seed=2),
+        ProxyRef("steering", 1): steering_policy(llm, seed=1, bias=-1.5),
+        ProxyRef("steering", 2): steering_policy(llm, seed=2, bias=-1.5),
     }
 
 
@@ -123,7 +123,7 @@ def test_a_crowd_over_vllm_gets_what_each_gets_alone_from_the_engine(
     texts = [answer["choices"][0]["message"]["content"] for answer in answers]
 
     assert texts == [expected[each.request.id].text for each in crowd(llm)]
-    assert len(set(texts)) > 30, "alike answers would show nothing"
+    assert len(set(texts)) > 20, "alike answers would show nothing"
 
 
 def test_counts_reconcile_with_the_engine_s_in_answers_and_metrics(
@@ -142,7 +142,7 @@ def test_counts_reconcile_with_the_engine_s_in_answers_and_metrics(
         series = {"proxy": "steering", "version": str(version)}
         assert server.metric("proxy_accepted_tokens_total", **series) == LENGTH * len(mine)
         rejected = sum(expected[name].usage.rejected for name in mine)
-        assert server.metric("proxy_rejected_tokens_total", **series) == rejected > 50
+        assert server.metric("proxy_rejected_tokens_total", **series) == rejected > 40
         assert server.metric("proxy_forced_accepts_total", **series) == sum(
             expected[name].usage.forced for name in mine
         )
