@@ -113,6 +113,10 @@ class FakeVllm:
             if not is_finished:
                 self.aborted.append(request_id)
 
+    def drop(self, request_id: str) -> None:
+        """End a request without a token, as vLLM does with what it cannot go on with."""
+        self.running.pop(request_id).news.put_nowait(Output([Completion([], FlatRows())], finished=True))
+
     def die(self) -> None:
         """A process of its is gone."""
         self.errored = True

@@ -254,6 +254,23 @@ def test_health_tells_of_a_step_that_does_not_end_and_of_a_death(
     assert len(deaths) == 1
 
 
+def test_an_answer_that_vllm_drops_ends_with_an_error_and_the_others_go_on(
+    llm: FrozenLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with running(llm, monkeypatch) as (backend, engine):
+            dropped, other = (backend.generate(request(name, max_tokens=60)) for name in "ab")
+            await dropped.__anext__()
+            engine.drop("a")
+            heard = await hear(dropped)
+            assert (heard[-1].finish_reason, heard[-1].error) == ("error", BROKEN)
+            assert len(await hear(other)) == 60
+            assert sorted(record.status for record in backend.drain_stats().ended) == ["error", "length"]
+            assert backend.health().state == "running"
+
+    check(scenario)
+
+
 def test_a_death_is_noticed_when_nobody_asks(llm: FrozenLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     deaths: list[BaseException] = []
 

@@ -21,7 +21,6 @@ from proxy_model.request import Delta, GenerationRequest
 from proxy_model.tokenizer import ChatTokenizer
 from server.backends.answer import QueuedAnswer
 from server.backends.protocol import OVERDUE, Capability, EngineStats, Health, LLMCard
-from server.backends.recorder import StatsRecorder
 from server.backends.vllm.launch import (
     OpenedModel,
     VllmSettings,
@@ -31,10 +30,11 @@ from server.backends.vllm.launch import (
     open_model,
     require_vllm,
 )
-from server.backends.vllm.pulse import Beat, stat_logger
+from server.backends.vllm.progress import Progress
+from server.backends.vllm.pulse import stat_logger
 from server.backends.vllm.stream import AnswerStream
 from server.backends.vllm.versions import WorkerVersions, settled
-from server.backends.waiting_line import LineLimits, WaitingLine
+from server.backends.waiting_line import LineLimits
 
 T = TypeVar("T")
 
@@ -63,15 +63,10 @@ class VllmBackend:
         self._settings = settings
         self._stall_seconds = stall_seconds
         self._max_unread = max_unread
-        self._line = WaitingLine(line_limits)
-        self._recorder = StatsRecorder()
+        self._progress = Progress(line_limits)
         self._versions = WorkerVersions(self._call_workers)
         self._answers: dict[str, QueuedAnswer] = {}
         self._followers: dict[str, asyncio.Task[None]] = {}
-        self._beat = Beat()
-        self._last_sign = 0.0
-        """When vLLM was last seen to get on, or to have nothing to do; monotonic seconds."""
-
         self._death: BaseException | None = None
         self._is_stopping = False
         self._reading = ThreadPoolExecutor(1, "tokenizer")
@@ -88,7 +83,7 @@ class VllmBackend:
         identity = model.identity
         self._emitter = Emitter(identity.tokenizer, identity.end_token_ids)
         self._grammars = GrammarCompiler(identity)
-        logger_class = stat_logger(self._on_step)
+        logger_class = stat_logger(self._progress.stepped)
         engine = await asyncio.to_thread(launch, model.arguments, logger_class)
         await engine.collective_rpc("proxy_start", args=(model.setup,))
         self._engine = engine
@@ -141,13 +136,8 @@ class VllmBackend:
 
     async def load_proxy(self, ref: ProxyRef, policy: ProxyPolicy, skam: SkamConfig, folder: Path) -> None:
         """Have the workers read `folder` beside their steps, then let it in. Raises `InvalidParameter`."""
-        sizes = self._settings.sizes
-        check_proxy(
-            policy.config,
-            skam,
-            hidden_size=self._model.identity.hidden_size,
-            max_candidates=sizes.max_candidates,
-        )
+        width = self._settings.sizes.max_candidates
+        check_proxy(policy.config, skam, hidden_size=self._model.identity.hidden_size, max_candidates=width)
         if policy.config.features != "prefix":
             raise InvalidParameter("features", policy.config.features, "'prefix' over vLLM")
         await self._versions.load(ref, policy, folder)
@@ -162,11 +152,11 @@ class VllmBackend:
 
     def seconds_to_serve(self) -> float:
         """Until everyone who waits now has been served, as measured."""
-        return self._line.seconds_to_serve(time.monotonic())
+        return self._progress.seconds_to_serve
 
     def drain_stats(self) -> EngineStats:
         """What happened since the last call."""
-        return self._recorder.drain(self._beat.num_running, self._beat.num_waiting, self._beat.kv_cache_usage)
+        return self._progress.drain()
 
     def health(self) -> Health:
         """`stalled` when vLLM hands nothing out for `stall_seconds` though there is something to answer."""
@@ -174,7 +164,7 @@ class VllmBackend:
             return Health(state="dead", detail="the decode loop has stopped")
         if self._engine is None:
             return Health(state="loading", detail="the LLM is being loaded")
-        if self._answers and time.monotonic() - self._last_sign > self._stall_seconds:
+        if self._progress.seconds_without_sign > self._stall_seconds:
             return Health(state="stalled", detail="the decode loop does not get on")
         return Health(state="running")
 
@@ -194,15 +184,11 @@ class VllmBackend:
         check_fits(request, vocab_size=self._model.identity.vocab_size, max_context=room)
         is_conditioned = request.proxy is not None and self._versions.is_conditioned(request.proxy)
         check_target(request.params.target_return, is_conditioned=is_conditioned)
-        now, sizes = time.monotonic(), self._settings.sizes
-        self._line.check(request, now)
+        sizes = self._settings.sizes
         if len(self._answers) >= sizes.max_running + sizes.max_waiting:
             words = f"the queue of {sizes.max_waiting} requests is full"
-            raise EngineFull(words, self._line.seconds_to_serve(now))
-        if not self._answers:
-            self._last_sign = now
-        self._line.join(request, now)
-        self._recorder.submitted(request, now)
+            raise EngineFull(words, self._progress.seconds_to_serve)
+        self._progress.arrived(request)
         self._versions.hold(request.proxy)
 
     async def _follow(self, request: GenerationRequest) -> None:
@@ -214,8 +200,7 @@ class VllmBackend:
                 self._die(error)
             else:
                 logger.exception("an answer broke", extra={"answer": request.id})
-                self._end(request.id, "error")
-                self._deliver(Delta(request_id=request.id, finish_reason="error", error=BROKEN))
+                self._break_off(request.id, BROKEN)
         finally:
             self._followers.pop(request.id, None)
             self._versions.release(request.proxy)
@@ -226,19 +211,14 @@ class VllmBackend:
         outputs = generate(self._engine, request.id, list(request.prompt_token_ids), fields)
         async for output in outputs:
             for delta in stream.deltas(output):
-                self._recorder.yielded(delta)
-                if delta.finish_reason is not None:
-                    self._line.leave(request.id, time.monotonic())
+                self._progress.yielded(delta)
                 self._deliver(delta)
             if request.id not in self._answers and not output.finished:
                 await outputs.aclose()  # it has ended by our reading, by a stop string for one
                 return
-
-    def _on_step(self, beat: Beat) -> None:
-        now = time.monotonic()
-        self._recorder.stepped(self._last_sign, beat.num_running + beat.num_ended, ())
-        self._line.move_up(beat.num_running + beat.num_ended, now)
-        self._beat, self._last_sign = beat, now
+        if request.id in self._answers:
+            logger.error("vLLM ended an answer of its own accord", extra={"answer": request.id})
+            self._break_off(request.id, BROKEN)
 
     def _deliver(self, delta: Delta) -> None:
         answer = self._answers.get(delta.request_id)
@@ -247,20 +227,22 @@ class VllmBackend:
         if delta.finish_reason is not None:
             self._answers.pop(delta.request_id, None)
 
-    def _end(self, request_id: str, status: str) -> None:
-        self._line.leave(request_id, time.monotonic())
-        self._recorder.ended(request_id, status)
-
     def _close(self, request_id: str) -> None:
         """The answer is not wanted any more."""
         if self._answers.pop(request_id, None) is not None:
-            self._abort(request_id, "abort")
+            self._abort(request_id)
+            self._progress.ended(request_id, "abort")
 
-    def _abort(self, request_id: str, status: str) -> None:
+    def _abort(self, request_id: str) -> None:
+        """Have vLLM stop."""
         follower = self._followers.get(request_id)
         if follower is not None:
             follower.cancel()
-        self._end(request_id, status)
+
+    def _break_off(self, request_id: str, error: str) -> None:
+        """End an answer with an error."""
+        self._progress.ended(request_id, "error")
+        self._deliver(Delta(request_id=request_id, finish_reason="error", error=error))
 
     def _die(self, error: BaseException) -> None:
         """Every answer ends with an error, and whoever started the server is told, once."""
@@ -268,8 +250,8 @@ class VllmBackend:
             return
         self._death = error
         for request_id in list(self._answers):
-            self._abort(request_id, "error")
-            self._deliver(Delta(request_id=request_id, finish_reason="error", error=BROKEN))
+            self._abort(request_id)
+            self._break_off(request_id, BROKEN)
         if not self._is_stopping:
             logger.critical("vLLM has died", exc_info=error)
             self.on_death(error)
@@ -281,6 +263,6 @@ class VllmBackend:
             if self._engine.errored:
                 self._die(EngineDead("a process of vLLM has ended"))
                 return
-            for request_id in self._line.overdue(time.monotonic()):
-                self._abort(request_id, "error")
-                self._deliver(Delta(request_id=request_id, finish_reason="error", error=OVERDUE))
+            for request_id in self._progress.overdue():
+                self._abort(request_id)
+                self._break_off(request_id, OVERDUE)
