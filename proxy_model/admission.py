@@ -34,5 +34,6 @@ def check_proxy(policy: PolicyConfig, skam: SkamConfig, *, hidden_size: int, max
 
 
 def _check_tokens(name: str, token_ids: Sequence[int], vocab_size: int) -> None:
-    if not all(0 <= token < vocab_size for token in token_ids):
-        raise InvalidParameter(name, "token ids", f"token ids in [0, {vocab_size})")
+    for token in token_ids:
+        if not 0 <= token < vocab_size:
+            raise InvalidParameter(name, token, f"token ids in [0, {vocab_size}), which {token} is not")

@@ -80,15 +80,17 @@ class ChatTokenizer:
         *,
         tools: Sequence[dict[str, Any]] = (),
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        add_special_tokens: bool = False,
         answer_start: str = "",
     ) -> list[int]:
         """Token ids of a conversation, ready for the assistant's turn. Raises `InvalidParameter` if refused.
 
-        `answer_start` is what the assistant has said of its turn already.
+        `answer_start` is what the assistant has said of its turn already. `continue_final_message` leaves the last
+        message open, instead of opening a turn after it.
         """
-        text = self._render(messages, tools, add_generation_prompt) + answer_start
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        text = self._render(messages, tools, add_generation_prompt, continue_final_message) + answer_start
+        return self.encode_prompt(text, add_special_tokens=add_special_tokens)
 
     @cached_property
     def tool_format(self) -> ToolFormat | None:
@@ -99,7 +101,13 @@ class ChatTokenizer:
         """What a client sees of a template's text: no special tokens."""
         return self.decode(self.encode_prompt(text, add_special_tokens=False))
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], add_generation_prompt: bool) -> str:
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        add_generation_prompt: bool,
+        continue_final_message: bool = False,
+    ) -> str:
         try:
             text: str = self._tokenizer.apply_chat_template(
                 list(messages),
@@ -107,6 +115,7 @@ class ChatTokenizer:
                 chat_template=self.chat_template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
             )
         except Exception as error:  # templates raise whatever jinja raises; all of it is about the messages
             raise InvalidParameter(

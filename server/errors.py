@@ -42,7 +42,7 @@ class ApiError(Exception):
 
     status: int
     message: str
-    code: str
+    code: str | None
     param: str | None = None
     type: str = "invalid_request_error"
     headers: dict[str, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class ApiError(Exception):
         return JSONResponse(self.envelope(), self.status, headers=self.headers)
 
 
-def invalid(message: str, *, param: str | None, code: str = "invalid_value") -> ApiError:
+def invalid(message: str, *, param: str | None, code: str | None = "invalid_value") -> ApiError:
     """400: the request can never work."""
     return ApiError(400, message, code, param)
 

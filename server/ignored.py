@@ -20,6 +20,8 @@ def ignored_fields(body: GenerationBody, *, has_proxy: bool) -> list[str]:
         unknown = [name for name, value in (options.model_extra or {}).items() if value is not None]
         ignored += [f"stream_options.{name}" for name in unknown]
         ignored += ["stream_options.include_obfuscation"] if options.include_obfuscation else []
+        if options.continuous_usage_stats and not options.include_usage:
+            ignored.append("stream_options.continuous_usage_stats")
     if body.proxy is not None and not has_proxy:
         ignored += [f"proxy.{name}" for name in _OF_THE_PROXY if getattr(body.proxy, name) is not None]
     return sorted(name if _SAFE_NAME.fullmatch(name) else "?" for name in ignored[:_MAX_NAMED])

@@ -76,7 +76,6 @@ class _ChatWording:
         return finished
 
     def _chunk(self, choice: ChunkChoice | None, **last: Any) -> ChatChunk:
-        """`usage` is null in all chunks but the last one when it was asked for, and absent when it was not."""
         run = self._run
         return ChatChunk(
             id=run.id,
@@ -85,7 +84,7 @@ class _ChatWording:
             model=run.model,
             system_fingerprint=run.system_fingerprint,
             choices=[] if choice is None else [choice],
-            **({"usage": None} if run.order.includes_usage else {}) | last,
+            **run.usage_in_chunk(self._choices) | last,
         )
 
 

@@ -35,7 +35,7 @@ class ToolUse:
     @property
     def shown(self) -> list[dict[str, Any]]:
         """The tools as chat templates take them."""
-        return [_shown(tool) for tool in self.tools]
+        return [shown_tool(tool) for tool in self.tools]
 
     @property
     def answer_start(self) -> str:
@@ -58,8 +58,9 @@ def check_tools(chat: ChatRequest) -> None:
         param = "functions" if chat.functions else "function_call"
         message = f"'{param}' is the older word and not supported: use 'tools' and 'tool_choice'."
         raise invalid(message, param=param, code="unsupported_value")
-    if not chat.tools and chat.tool_choice not in (None, "none", "auto"):
-        raise invalid("'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
+    if not chat.tools and chat.tool_choice is not None:
+        message = "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified."
+        raise invalid(message, param="tool_choice", code=None)
     known = {tool.function.name for tool in chat.tools or ()}
     for name in _names(chat.tool_choice) or ():
         if name not in known:
@@ -76,7 +77,7 @@ def tool_use(chat: ChatRequest, tokenizer: ChatTokenizer) -> ToolUse | None:
         return None
     form = tokenizer.tool_format
     if form is None:
-        raise _unsupported("tools" if may_call else f"messages[{calling}].tool_calls")
+        raise no_tools("tools" if may_call else f"messages[{calling}].tool_calls")
     if not may_call:
         return None
     names = _names(chat.tool_choice)
@@ -90,6 +91,20 @@ def tool_use(chat: ChatRequest, tokenizer: ChatTokenizer) -> ToolUse | None:
         is_forced=_is_forced(chat.tool_choice),
         max_calls=1 if is_single else None,
     )
+
+
+def shown_tool(tool: Tool) -> dict[str, Any]:
+    """A tool as chat templates take it: they read all of these without asking whether they are there."""
+    function = tool.function
+    parameters = NO_PARAMETERS if function.parameters is None else function.parameters
+    described = {"name": function.name, "description": function.description or "", "parameters": parameters}
+    return {"type": "function", "function": described}
+
+
+def no_tools(param: str) -> ApiError:
+    """400: `param` asks for what the chat template has not."""
+    message = f"'{param}' is not supported by this model: its chat template has no tools that can be read."
+    return invalid(message, param=param, code="unsupported_value")
 
 
 def _names(choice: ToolChoice | None) -> set[str] | None:
@@ -118,14 +133,6 @@ def _seen_whole(text: str, tokenizer: ChatTokenizer) -> str:
     return text if tokenizer.visible(text) == text else ""
 
 
-def _shown(tool: Tool) -> dict[str, Any]:
-    """Templates read all of these without asking whether they are there."""
-    function = tool.function
-    parameters = NO_PARAMETERS if function.parameters is None else function.parameters
-    described = {"name": function.name, "description": function.description or "", "parameters": parameters}
-    return {"type": "function", "function": described}
-
-
 def _check_schema(tool: Tool, param: str) -> None:
     parameters = tool.function.parameters
     if parameters is None:
@@ -136,11 +143,6 @@ def _check_schema(tool: Tool, param: str) -> None:
     if len(json.dumps(parameters)) > MAX_SCHEMA_BYTES:
         message = f"{title}: it is larger than {MAX_SCHEMA_BYTES} bytes."
         raise invalid(message, param=param, code="string_above_max_length")
-
-
-def _unsupported(param: str) -> ApiError:
-    message = f"'{param}' is not supported by this model: its chat template has no tools that can be read."
-    return invalid(message, param=param, code="unsupported_value")
 
 
 def unenforced(chat: ChatRequest, use: ToolUse | None) -> Sequence[str]:

@@ -51,8 +51,7 @@ class GrowingCompletion:
 
     def mean_logprob(self) -> float:
         """Of a token of the answer: what `best_of` compares."""
-        usage = self.choice.usage
-        return self.logprobs_sum / usage.completion_tokens if usage is not None and usage.completion_tokens else 0.0
+        return self.logprobs_sum / self.choice.num_accepted if self.choice.num_accepted else 0.0
 
     def _repeat_prompt(self, delta: Delta, columns: CompletionLogprobs) -> None:
         if not self._shows_logprobs:

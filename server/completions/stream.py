@@ -46,7 +46,6 @@ class _CompletionWording:
         return self._chunk(None, usage=self._run.usage(self._choices), proxy=self._run.report(self._choices))
 
     def _chunk(self, choice: CompletionChoice | None, **last: Any) -> Completion:
-        """`usage` is null in all chunks but the last one when it was asked for, and absent when it was not."""
         run = self._run
         return Completion(
             id=run.id,
@@ -55,5 +54,5 @@ class _CompletionWording:
             model=run.model,
             system_fingerprint=run.system_fingerprint,
             choices=[] if choice is None else [choice],
-            **({"usage": None} if run.order.includes_usage else {}) | last,
+            **run.usage_in_chunk(self._choices) | last,
         )

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from proxy_model.request import Delta, PositionDecisions, TokenLogprob
-from proxy_model.request import Usage as EngineUsage
 from server.errors import internal
 from server.generation.token_text import TokenTexts
 from server.schemas.report import Candidate, ChoiceProxy, FinishReason, Position
@@ -34,7 +33,7 @@ class GrowingChoice:
     def __init__(self, index: int) -> None:
         self.index = index
         self.finish_reason: FinishReason | None = None
-        self.usage: EngineUsage | None = None
+        self.num_cached = 0
         self.num_accepted = 0
         self.num_rejected = 0
         self.num_forced = 0
@@ -45,11 +44,11 @@ class GrowingChoice:
         """What `delta` shows. Raises `ApiError` if the answer broke."""
         if delta.finish_reason in ("error", "abort"):
             raise internal(delta.error)
+        self.num_cached += delta.num_cached
         self.num_accepted += delta.num_accepted
         self.num_rejected += delta.num_rejected
         self.num_forced += delta.num_forced
         self.finish_reason = "length" if delta.finish_reason == "length" else "stop" if delta.finish_reason else None
-        self.usage = delta.usage or self.usage
         return Step(delta.text, self._shown_tokens(delta), self._shown_decisions(delta))
 
     def proxy(self, decisions: list[Position] | None) -> ChoiceProxy:

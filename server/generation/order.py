@@ -57,6 +57,12 @@ class Order:
         return options is not None and bool(options.include_usage)
 
     @property
+    def has_continuous_usage(self) -> bool:
+        """Whether its other chunks tell the totals so far."""
+        options = self.body.stream_options
+        return options is not None and bool(options.continuous_usage_stats)
+
+    @property
     def wants_decisions(self) -> bool:
         """Whether the answer lists the proxy's candidates."""
         return self.body.proxy is not None and self.body.proxy.return_decisions

@@ -67,9 +67,9 @@ class Run:
         )
 
     def usage(self, choices: Sequence[GrowingChoice]) -> Usage:
-        """A prompt counts once, whatever `n` is."""
+        """Totals so far; a prompt counts once, whatever `n` is."""
         num_prompt = sum(len(prompt.token_ids) for prompt in self.prompts)
-        num_completion = sum(choice.usage.completion_tokens for choice in choices if choice.usage is not None)
+        num_completion = sum(choice.num_accepted for choice in choices)
         return Usage(
             prompt_tokens=num_prompt,
             completion_tokens=num_completion,
@@ -77,13 +77,18 @@ class Run:
             prompt_tokens_details=PromptTokensDetails(cached_tokens=self._num_cached(choices)),
         )
 
+    def usage_in_chunk(self, choices: Sequence[GrowingChoice]) -> dict[str, Usage | None]:
+        """What every chunk says of usage: nothing unless it was asked for, null unless it is told all along."""
+        if not self.order.includes_usage:
+            return {}
+        return {"usage": self.usage(choices) if self.order.has_continuous_usage else None}
+
     def _num_cached(self, choices: Sequence[GrowingChoice]) -> int:
         """Of a prompt with several choices, what the one that had to read most of it found."""
         found: dict[int, int] = {}
         for choice in choices:
-            if choice.usage is not None:
-                number = choice.index // self.order.num_choices
-                found[number] = min(choice.usage.cached_tokens, found.get(number, choice.usage.cached_tokens))
+            number = choice.index // self.order.num_choices
+            found[number] = min(choice.num_cached, found.get(number, choice.num_cached))
         return sum(found.values())
 
 

@@ -51,6 +51,9 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "proxy-rlhf"
+    max_model_len: int
+    """Tokens of a prompt and its answer together, at most."""
+
     proxy: str | None
     """The exact version that answers under this name now; null: the LLM alone."""
 
@@ -137,6 +140,7 @@ def _model(serving: Serving, name: str, ref: ProxyRef | None) -> Model:
     return Model(
         id=name,
         created=serving.llm.loaded_at,
+        max_model_len=serving.llm.max_context,
         proxy=None if ref is None else str(ref),
         skam=None if trained is None else Skam.model_validate(trained.skam),
         target_return=None if trained is None else _dial(trained.policy),

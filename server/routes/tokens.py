@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 
 from proxy_model.tokenizer import ChatTokenizer
 from server.body import read_body
+from server.chat.tools import no_tools, shown_tool
 from server.dependencies import ApiKey, ServiceDep
 from server.errors import invalid
 from server.openapi import json_body
@@ -23,7 +24,10 @@ async def tokenize(request: Request, service: ServiceDep) -> Tokens:
     _check_model(body.model, serving)
     if (body.prompt is None) == (body.messages is None):
         raise invalid("Give either 'prompt' or 'messages'.", param="prompt", code="missing_required_parameter")
-    ids = await service.backend.ask_tokenizer(lambda tokenizer: _token_ids(tokenizer, body))
+    if body.continue_final_message and body.add_generation_prompt:
+        message = "Set 'continue_final_message' or 'add_generation_prompt', not both."
+        raise invalid(message, param="continue_final_message")
+    ids = await service.backend.ask_tokenizer(lambda tokenizer: token_ids(tokenizer, body))
     names = None
     if body.return_token_strs:
         names = await service.backend.ask_tokenizer(lambda it: [it.token_name(token) for token in ids])
@@ -42,11 +46,19 @@ async def detokenize(request: Request, service: ServiceDep) -> DetokenizedText:
     return DetokenizedText(prompt=await service.backend.ask_tokenizer(lambda it: "".join(it.spell(body.tokens))))
 
 
-def _token_ids(tokenizer: ChatTokenizer, body: TokenizeRequest) -> list[int]:
+def token_ids(tokenizer: ChatTokenizer, body: TokenizeRequest) -> list[int]:
+    """What the LLM reads of `body`. Raises `ApiError` and `InvalidParameter`."""
     if body.prompt is not None:
-        return tokenizer.encode_prompt(body.prompt, add_special_tokens=body.add_special_tokens)
-    messages = [to_template(message) for message in body.messages or ()]
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=body.add_generation_prompt)
+        return tokenizer.encode_prompt(body.prompt, add_special_tokens=body.add_special_tokens is not False)
+    if body.tools and tokenizer.tool_format is None:
+        raise no_tools("tools")
+    return tokenizer.apply_chat_template(
+        [to_template(message) for message in body.messages or ()],
+        tools=[shown_tool(tool) for tool in body.tools or ()],
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
+        add_special_tokens=bool(body.add_special_tokens),
+    )
 
 
 def _check_model(model: str | None, serving: Serving) -> None:

@@ -72,6 +72,9 @@ class StreamOptions(Strict):
     model_config = ConfigDict(extra="allow")
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    """Extension, with `include_usage`: every chunk tells the totals so far."""
+
     include_obfuscation: bool | None = None
     """Understood and not done: chunks are not padded."""
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.schemas.completion_request import TokenId
 from server.schemas.messages import MAX_LENGTH, MAX_MESSAGES, ChatMessage, Strict
+from server.schemas.tools import Tools
 
 
 class TokenizeRequest(Strict):
@@ -16,11 +17,17 @@ class TokenizeRequest(Strict):
     model: str | None = None
     prompt: Annotated[str, Field(max_length=MAX_LENGTH)] | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
-    add_special_tokens: bool = True
-    """Of a text: whether to add the tokens that the LLM expects around it. A chat template writes its own."""
+    add_special_tokens: bool | None = None
+    """Whether to add the tokens that the LLM expects around a text; null: to a text. A chat template writes its own."""
 
     add_generation_prompt: bool = True
     """Of a conversation: whether the assistant's turn is opened."""
+
+    continue_final_message: bool = False
+    """Of a conversation: whether its last message is left open."""
+
+    tools: Tools | None = None
+    """Of a conversation."""
 
     return_token_strs: bool = False
 

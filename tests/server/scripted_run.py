@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from proxy_model.request import Delta, SamplingParams, Usage
+from proxy_model.request import Delta, SamplingParams
 from server.chat.tools import ToolUse
 from server.generation.order import Order, Prompt
 from server.generation.run import Run
@@ -13,9 +13,7 @@ class ScriptedAnswer:
     """Says its parts one by one, then ends."""
 
     def __init__(self, parts: Sequence[str], reason: str = "stop") -> None:
-        end = Delta(
-            request_id="r", finish_reason="length" if reason == "length" else "stop", usage=Usage(5, 9, 0, 0, 9)
-        )
+        end = Delta(request_id="r", finish_reason="length" if reason == "length" else "stop", num_accepted=9)
         self._deltas = iter([*(Delta(request_id="r", text=part) for part in parts), end])
 
     async def admitted(self) -> None:

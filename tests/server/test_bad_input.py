@@ -105,6 +105,13 @@ def test_a_wrong_field_is_named(url: str, fields: dict[str, Any], param: str, co
     assert code is None or error["code"] == code
 
 
+@pytest.mark.parametrize("fields", [{"stop_token_ids": [5, 100_000]}, {"logit_bias": {"5": 1, "100000": 1}}])
+def test_a_token_that_there_is_not_is_named(url: str, fields: dict[str, Any]) -> None:
+    error = error_of(post(url, json.dumps(chat_body(**fields))))
+
+    assert error["message"].endswith("which 100000 is not.")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

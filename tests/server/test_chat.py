@@ -141,6 +141,18 @@ def test_the_default_proxy_answers_under_the_plain_name_and_reports(start: Calla
     assert server.metric('proxy_rejected_tokens_total{model="tiny",proxy="helpful",version="1"}') == 32
 
 
+def test_every_chunk_tells_the_usage_so_far_if_asked(server: RunningServer) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+
+    parts = chunks(server, max_tokens=3, stream_options=options)
+    told = [(part["usage"]["prompt_tokens"], part["usage"]["completion_tokens"]) for part in parts]
+    two = chunks(server, max_tokens=3, n=2, stream_options=options)
+
+    assert told == [(10, 0), (10, 1), (10, 2), (10, 3), (10, 3), (10, 3)]
+    assert all(part["usage"]["total_tokens"] == 10 + count for part, (_, count) in zip(parts, told, strict=True))
+    assert [part["usage"]["completion_tokens"] for part in two][-1] == 6
+
+
 def test_the_last_chunk_reports_the_proxy(start: Callable[..., RunningServer]) -> None:
     server = start()
     publish(server.proxies, server.llm, policy=picky_policy())
@@ -171,7 +183,7 @@ def test_decisions_are_told_when_asked_for(start: Callable[..., RunningServer]) 
 
 
 def test_ignored_fields_are_named_and_no_ops_are_not(server: RunningServer) -> None:
-    response = server.chat(length_penalty=0.5, logit_bias={}, frequency_penalty=0.5, best_of=2, tool_choice="none")
+    response = server.chat(length_penalty=0.5, logit_bias={}, frequency_penalty=0.5, best_of=2)
 
     assert response.status_code == 200
     assert response.headers["x-ignored-fields"] == "best_of,length_penalty"

@@ -213,6 +213,14 @@ def test_a_stream_ends_with_its_usage_if_asked(server: RunningServer) -> None:
     assert all("usage" not in part for part in chunks(server, "hello"))
 
 
+def test_every_chunk_tells_the_usage_so_far_if_asked(server: RunningServer) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+
+    parts = chunks(server, "hello", max_tokens=2, stream_options=options)
+
+    assert [part["usage"]["completion_tokens"] for part in parts] == [1, 2, 2, 2]
+
+
 def test_the_best_of_some_answers_are_the_likeliest(server: RunningServer) -> None:
     fields: dict[str, Any] = {"seed": 2, "temperature": 2.0, "logprobs": 0}
     drawn = answer(server, n=5, **fields)["choices"]

@@ -8,7 +8,7 @@ from proxy_model.checkpoint import Checkpoint
 from proxy_model.config import SkamConfig
 from proxy_model.registry import ProxyRegistry
 from tests.server.conftest import RunningServer, eventually
-from tests.server.fakes import new_policy, publish
+from tests.server.fakes import CONTEXT, new_policy, publish
 
 
 def test_models_name_their_versions_and_how_far_these_may_steer(start: Callable[..., RunningServer]) -> None:
@@ -28,3 +28,4 @@ def test_models_name_their_versions_and_how_far_these_may_steer(start: Callable[
     assert models["tiny"]["skam"] == models["tiny:second"]["skam"] == models["tiny:second@1"]["skam"] == seconds
     assert models["tiny:first"]["skam"]["max_candidates"] == 3
     assert models["tiny:base"]["skam"] is None
+    assert {model["max_model_len"] for model in models.values()} == {CONTEXT}

@@ -9,6 +9,9 @@ import pytest
 from tests.server.conftest import RunningServer
 from tests.server.fakes import CONTEXT
 
+USER = {"role": "user", "content": "a"}
+CLOCK = {"type": "function", "function": {"name": "clock"}}
+
 
 def post(server: RunningServer, path: str, **body: Any) -> httpx.Response:
     return httpx.post(f"{server.url}{path}", json=body)
@@ -39,6 +42,15 @@ def test_a_conversation_becomes_what_its_answer_continues(server: RunningServer)
     assert closed["tokens"] == opened["tokens"][:-2]
 
 
+def test_a_conversation_that_goes_on_is_left_open(server: RunningServer) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Sure,"}]
+    fields = {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
+
+    tokens = post(server, "/tokenize", **fields).json()["tokens"]
+
+    assert post(server, "/detokenize", tokens=tokens).json() == {"prompt": "u:hi\na:Sure,"}
+
+
 @pytest.mark.parametrize("text", ["", "plain", "h\u00e9llo \U0001f600\n", "a<|end|>b"])
 def test_there_and_back(server: RunningServer, text: str) -> None:
     tokens = post(server, "/tokenize", prompt=text).json()["tokens"]
@@ -50,8 +62,10 @@ def test_there_and_back(server: RunningServer, text: str) -> None:
     ("path", "body", "status", "param"),
     [
         ("/tokenize", {}, 400, "prompt"),
-        ("/tokenize", {"prompt": "a", "messages": [{"role": "user", "content": "a"}]}, 400, "prompt"),
+        ("/tokenize", {"prompt": "a", "messages": [USER]}, 400, "prompt"),
         ("/tokenize", {"prompt": 5}, 400, "prompt"),
+        ("/tokenize", {"messages": [USER], "continue_final_message": True}, 400, "continue_final_message"),
+        ("/tokenize", {"messages": [USER], "tools": [CLOCK]}, 400, "tools"),
         ("/tokenize", {"prompt": "a", "colour": 1}, 400, "colour"),
         ("/tokenize", {"prompt": "a", "model": "gpt-9"}, 404, "model"),
         ("/detokenize", {"tokens": ["a"]}, 400, "tokens[0]"),

@@ -12,7 +12,9 @@ from server.chat.order import check_chat, prompt_of
 from server.chat.stream import stream_answer
 from server.chat.tools import ToolUse, tool_use
 from server.errors import ApiError
+from server.routes.tokens import token_ids
 from server.schemas.chat_request import ChatRequest
+from server.schemas.tokens import TokenizeRequest
 from tests.proxy_model.test_tool_format import tokenizer_with
 from tests.server.conftest import RunningServer
 from tests.server.scripted_run import ScriptedAnswer, scripted_run
@@ -173,13 +175,24 @@ def test_a_template_without_tools_refuses_them(fields: dict[str, Any], param: st
     assert tool_use(chat(tool_choice="none"), tokenizer_with(CHATML)) is None
 
 
+def test_tokenize_reads_tools_as_the_answer_to_them_does(hermes: ChatTokenizer) -> None:
+    asked = TokenizeRequest.model_validate({"messages": [USER], "tools": [WEATHER, CLOCK]})
+
+    found = token_ids(hermes, asked)
+
+    assert tuple(found) == prompt_of(hermes, chat(), use_of(chat(), hermes)).token_ids
+    assert "The weather of a city." in hermes.decode(found)
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
-        ({"tools": None, "tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"tools": None, "tool_choice": "required"}, "tool_choice", None),
+        ({"tools": None, "tool_choice": "auto"}, "tool_choice", None),  # OpenAI refuses even these two
+        ({"tools": None, "tool_choice": "none"}, "tool_choice", None),
         ({"tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "invalid_value"),
         ({"tool_choice": allowed("auto", "clock", "x")}, "tool_choice", "invalid_value"),
-        ({"tools": None, "tool_choice": allowed("auto", "clock")}, "tool_choice", "invalid_value"),
+        ({"tools": None, "tool_choice": allowed("auto", "clock")}, "tool_choice", None),
         ({"functions": [{"name": "f"}]}, "functions", "unsupported_value"),
         ({"function_call": {"name": "f"}}, "function_call", "unsupported_value"),
         (
