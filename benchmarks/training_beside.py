@@ -36,6 +36,8 @@ TOKENS = 24
 SETTLE_SECONDS = 2.0
 """After a trainer has been woken or stopped; so long no answer counts."""
 
+_HAS_ITERATED = re.compile(r"^proxy_training_iterations_total\{.*\} [1-9]", re.MULTILINE)
+
 JOB = """
 proxy = "beside"
 prompts = "{repository}/data/harmless_prompts_train.jsonl.gz"
@@ -96,7 +98,7 @@ def _await_first_iteration(process: "subprocess.Popen[str]") -> None:
     found = re.search(r"trainer on (\S+),", process.stdout.readline())
     deadline = time.monotonic() + START_SECONDS
     while found is not None and time.monotonic() < deadline and process.poll() is None:
-        if "proxy_training_iterations_total{" in httpx.get(f"{found[1]}/metrics").text:
+        if _HAS_ITERATED.search(httpx.get(f"{found[1]}/metrics").text):
             return
         time.sleep(0.5)
     raise SystemExit("the trainer did not come to train")
