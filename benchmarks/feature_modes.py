@@ -2,8 +2,9 @@
 
     python -m benchmarks.feature_modes CHECKPOINT... --rounds 7 --num-sequences 32 --output modes.json
 
-Each CHECKPOINT is a published proxy's folder; its own settings say its mode. In each round every system answers the
-same prompts greedily, in another order than in the round before. Ratios are within a round; medians and quartiles.
+Each CHECKPOINT is a published proxy's folder; its own settings say its mode. One that reads candidates takes part once
+for each `--candidate-rows`; 1 is one candidate after the other. In each round every system answers the same prompts
+greedily, in another order than in the round before. Ratios are within a round; medians and quartiles.
 """
 
 import statistics
@@ -22,6 +23,7 @@ from benchmarks.rounds import Spread, alternate, ratios
 from benchmarks.workload import MAX_PROMPT_TOKENS, ROOT, loaded_llm
 from proxy_model.bank import ProxyRef
 from proxy_model.engine import Engine, EngineConfig
+from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.request import GenerationRequest, SamplingParams
 from trainer.evaluation.loading import load_rows
 from trainer.evaluation.systems import System, max_candidates
@@ -29,6 +31,15 @@ from trainer.prompts import load_prompts
 from trainer.rollout import EncodedPrompt, encode_prompts
 
 PROMPTS = ROOT / "data" / "harmless_prompts_test.jsonl.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A system, and how many candidates its engine reads in one pass."""
+
+    number: int
+    system: System
+    candidate_rows: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,9 @@ class Row:
 
     system: str
     features: str
+    candidate_rows: int | None
+    """None where the LLM reads no candidates."""
+
     tokens_per_second: float
     """Median."""
 
@@ -63,29 +77,49 @@ def main(
     max_tokens: int = 64,
     model: str = "smollm2-135m-instruct",
     threads: Annotated[int, typer.Option(help="0: torch's own choice.")] = 0,
+    candidates_per_pass: Annotated[int, typer.Option(help="See `EngineConfig`.")] = EngineConfig().candidates_per_pass,
+    candidate_rows: Annotated[list[int] | None, typer.Option(help="See `EngineConfig`; repeatable.")] = None,
     output: Path | None = None,
 ) -> None:
     """Print the table."""
     llm = loaded_llm(model, threads)
     rows = load_rows(list(map(str, checkpoints)), Path(), llm)
-    systems = [row.systems[0] for row in rows]
+    counts = candidate_rows or [EngineConfig().candidate_rows]
+    contenders = [
+        Contender(number, row.systems[0], count)
+        for number, row in enumerate(rows)
+        for count in (counts if _reads_candidates(row.systems[0]) else [None])
+    ]
     prompts = encode_prompts(load_prompts(PROMPTS), llm.tokenizer, MAX_PROMPT_TOKENS)[:num_sequences]
-    sizes = EngineConfig(max_running=num_sequences, max_candidates=max_candidates(rows), prefix_cache_tokens=0)
-    engine = Engine(llm, sizes)
-    for number, system in enumerate(systems):
-        if system.policy is not None and system.skam is not None:
-            engine.load_proxy(ProxyRef("measured", number), system.policy, system.skam)
-    ways = {
-        str(number): partial(_run, engine, number, system, prompts, max_tokens) for number, system in enumerate(systems)
-    }
+    ways = {}
+    for place, contender in enumerate(contenders):
+        sizes = EngineConfig(
+            max_running=num_sequences,
+            max_candidates=max_candidates(rows),
+            candidate_rows=contender.candidate_rows or counts[0],
+            candidates_per_pass=candidates_per_pass,
+            prefix_cache_tokens=0,
+        )
+        ways[str(place)] = partial(_run, _engine(llm, sizes, contender), contender, prompts, max_tokens)
     runs = list(alternate(ways, rounds).values())
-    found = [_row(system, mine, runs[0]) for system, mine in zip(systems, runs, strict=True)]
+    found = [_row(contender, mine, runs[0]) for contender, mine in zip(contenders, runs, strict=True)]
     publish(_table(found), llm, found, output)
 
 
-def _run(engine: Engine, number: int, system: System, prompts: Sequence[EncodedPrompt], max_tokens: int) -> Run:
+def _reads_candidates(system: System) -> bool:
+    return system.policy is not None and system.policy.config.features != "prefix"
+
+
+def _engine(llm: FrozenLLM, sizes: EngineConfig, contender: Contender) -> Engine:
+    engine, system = Engine(llm, sizes), contender.system
+    if system.policy is not None and system.skam is not None:
+        engine.load_proxy(ProxyRef("measured", contender.number), system.policy, system.skam)
+    return engine
+
+
+def _run(engine: Engine, contender: Contender, prompts: Sequence[EncodedPrompt], max_tokens: int) -> Run:
     params = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
-    ref = None if system.policy is None else ProxyRef("measured", number)
+    ref = None if contender.system.policy is None else ProxyRef("measured", contender.number)
     started = time.perf_counter()
     answers = engine.generate(
         GenerationRequest(id=str(index), prompt_token_ids=prompt.token_ids, params=params, proxy=ref)
@@ -100,10 +134,12 @@ def _run(engine: Engine, number: int, system: System, prompts: Sequence[EncodedP
     )
 
 
-def _row(system: System, runs: Sequence[Run], base: Sequence[Run]) -> Row:
+def _row(contender: Contender, runs: Sequence[Run], base: Sequence[Run]) -> Row:
+    system = contender.system
     return Row(
         system=system.name,
         features="-" if system.policy is None else system.policy.config.features,
+        candidate_rows=contender.candidate_rows,
         tokens_per_second=statistics.median(run.tokens_per_second for run in runs),
         ratio=ratios([run.tokens_per_second for run in runs], [run.tokens_per_second for run in base]),
         passes_per_token=runs[-1].passes_per_token,
@@ -112,10 +148,13 @@ def _row(system: System, runs: Sequence[Run], base: Sequence[Run]) -> Row:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table("features", "tokens/s", "of the LLM alone", "passes a token", "rejections a token")
+    table = Table(
+        "features", "candidates a pass", "tokens/s", "of the LLM alone", "passes a token", "rejections a token"
+    )
     for row in rows:
         table.add_row(
             row.features,
+            str(row.candidate_rows or ""),
             f"{row.tokens_per_second:.0f}",
             str(row.ratio),
             f"{row.passes_per_token:.2f}",

@@ -9,22 +9,21 @@ none; medians and quartiles.
 """
 
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.findings import publish
 from benchmarks.rounds import Spread, alternate, ratios
+from benchmarks.workload import loaded_llm
 from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM, load_llm
 from proxy_model.request import GenerationRequest, SamplingParams
 
 WITH, WITHOUT = "with", "without"
@@ -87,9 +86,7 @@ def main(
     output: Path | None = None,
 ) -> None:
     """Print the table."""
-    if threads:
-        torch.set_num_threads(threads)
-    llm = load_llm(model)
+    llm = loaded_llm(model, threads)
     engines = {WITH: Engine(llm), WITHOUT: Engine(llm, EngineConfig(prefix_cache_tokens=0))}
     ids = map(str, itertools.count())
     prompts = {name: Prompts(llm.vocab_size, system_tokens, user_tokens) for name in engines}
@@ -105,7 +102,7 @@ def main(
     for traffic, draw in kinds.items():
         ways = {name: partial(_run, engine, partial(draw, prompts[name]), ids) for name, engine in engines.items()}
         rows.append(_row(traffic, alternate(ways, rounds)))
-    _report(rows, llm, output)
+    publish(_table(rows), llm, rows, output)
 
 
 def _run(engine: Engine, draw: Callable[[], Sequence[tuple[int, ...]]], ids: Iterator[str]) -> Run:
@@ -138,15 +135,12 @@ def _row(traffic: str, found: dict[str, list[Run]]) -> Row:
     )
 
 
-def _report(rows: Sequence[Row], llm: FrozenLLM, output: Path | None) -> None:
+def _table(rows: Sequence[Row]) -> Table:
     table = Table("first tokens of", "seconds with", "without", "ratio", "copied, not read")
     for row in rows:
         share = f"{row.cached_share:.0%}"
         table.add_row(row.traffic, str(row.seconds), str(row.seconds_without), str(row.ratio), share)
-    Console().print(table)
-    if output is not None:
-        found = {"model": llm.name, "threads": torch.get_num_threads(), "rows": [asdict(row) for row in rows]}
-        output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return table
 
 
 if __name__ == "__main__":

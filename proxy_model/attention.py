@@ -1,8 +1,8 @@
 """Attention of one packed step: rows of many sequences, each looking at its own slot of the cache.
 
-The rows of a step are single tokens of decoding sequences, the i-th in slot i, and then chunks: runs of consecutive
-tokens of one sequence (a prompt on its way in, or a whole text that is only read). One function serves every
-architecture.
+The rows of a step are single tokens of decoding sequences, the i-th in slot i, then siblings: further candidates for
+the places of single tokens (`Branches`), then chunks: runs of consecutive tokens of one sequence (a prompt on its way
+in, or a whole text that is only read). One function serves every architecture.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from proxy_model.branches import Branches, OwnTokens
 from proxy_model.decode_runs import DecodeRun, decode_runs
 from proxy_model.kv_cache import KVCache
 
@@ -52,11 +53,22 @@ class PackedStep:
     cache: KVCache | None = None
     """None: every chunk is a whole text and nothing is kept."""
 
+    branches: Branches | None = None
+    """None: every single token is a settled one."""
+
     masks: dict[tuple[DecodeRun | Chunk, int | None], Tensor] = field(default_factory=dict)
     """Additive masks of rows under a sliding window; made once per step."""
 
     runs: dict[int, tuple[DecodeRun, ...]] = field(default_factory=dict)
     """How the decoding sequences are read, by the bytes of a token in a layer; found once per step."""
+
+    @property
+    def kept_rows(self) -> tuple[slice, ...]:
+        """Those whose keys and values the cache gets: all but the siblings."""
+        if self.branches is None or not self.branches.num_siblings:
+            return (slice(None),)
+        behind = self.num_decode + self.branches.num_siblings
+        return (slice(self.num_decode), slice(behind, None))[: 1 + bool(self.chunks)]
 
     @property
     def num_decode(self) -> int:
@@ -82,8 +94,12 @@ def attend(
     Returns (N, num_heads, head_dim).
     """
     if step.cache is not None:
-        step.cache.write(layer, step.slots, step.positions, keys, values)
-    parts = [_attend_decode(step, layer, run, queries, shape) for run in _runs(step, keys)]
+        for rows in step.kept_rows:
+            step.cache.write(layer, step.slots[rows], step.positions[rows], keys[rows], values[rows])
+    if step.branches is None:
+        parts = [_attend_decode(step, layer, run, queries, shape) for run in _runs(step, keys)]
+    else:
+        parts = [_attend_branches(step, step.branches, layer, queries, keys, values, shape)]
     parts += [_attend_chunk(step, layer, chunk, queries, keys, values, shape) for chunk in step.chunks]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -104,6 +120,50 @@ def _runs(step: PackedStep, keys: Tensor) -> tuple[DecodeRun, ...]:
 
 
 def _attend_decode(step: PackedStep, layer: int, run: DecodeRun, queries: Tensor, shape: AttentionShape) -> Tensor:
+    keys, values, mask = _read(step, layer, run, queries, shape)
+    grouped = queries[run.start : run.stop].unflatten(1, (keys.shape[1], -1))  # (B, num_kv_heads, group, head_dim)
+    attention = _products if queries.device.type == "cpu" else _attention
+    return attention(grouped, keys, values, mask, shape).flatten(1, 2)
+
+
+def _attend_branches(
+    step: PackedStep,
+    branches: Branches,
+    layer: int,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    shape: AttentionShape,
+) -> Tensor:
+    """The single tokens and the siblings (B + S, num_heads, head_dim), all of a slot in one product.
+
+    A candidate's own key and value are taken into account row by row, not out of the cache, where one candidate's are:
+    so its numbers are the same alone and among siblings.
+    """
+    end = step.num_decode + branches.num_siblings
+    branches.keep(layer, keys[step.num_decode : end], values[step.num_decode : end])
+    grouped = queries[:end].unflatten(1, (keys.shape[1], -1))  # (B + S, num_kv_heads, group, head_dim)
+    own = torch.matmul(grouped, keys[:end, :, :, None])  # (B + S, num_kv_heads, group, 1)
+    spread, own = branches.spread(grouped), branches.spread(own)  # (B, num_kv_heads, W * group, ...)
+    parts = [
+        _products_with_own(
+            spread[run.start : run.stop],
+            own[run.start : run.stop],
+            branches.own_tokens(run.start, run.stop),
+            *_read(step, layer, run, queries, shape),
+            shape,
+        )
+        for run in _runs(step, keys)
+    ]
+    attended, weights = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts, strict=True))
+    attended, weights = branches.gather(attended), branches.gather(weights)
+    return attended.addcmul_(weights, values[:end, :, None]).flatten(1, 2)
+
+
+def _read(
+    step: PackedStep, layer: int, run: DecodeRun, queries: Tensor, shape: AttentionShape
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values (B, num_kv_heads, length, head_dim) of a run's slots, and their mask."""
     assert step.cache is not None
     rows = slice(run.start, run.stop)
     length = min(run.length, step.cache.capacity)
@@ -113,9 +173,7 @@ def _attend_decode(step: PackedStep, layer: int, run: DecodeRun, queries: Tensor
         dtype = torch.float32 if queries.device.type == "cpu" else queries.dtype
         mask = _decode_mask(step.positions[rows], length, shape.sliding_window, dtype)
         step.masks[run, shape.sliding_window] = mask
-    grouped = queries[rows].unflatten(1, (keys.shape[1], -1))  # (B, num_kv_heads, group, head_dim)
-    attention = _products if queries.device.type == "cpu" else _attention
-    return attention(grouped, keys, values, mask, shape).flatten(1, 2)
+    return keys, values, mask
 
 
 def _decode_mask(positions: Tensor, length: int, window: int | None, dtype: torch.dtype) -> Tensor:
@@ -161,16 +219,44 @@ def _products(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, shape
 
     The scores are taken transposed, as (length, group): the keys are then read as they lie in the cache.
     """
-    num_heads = keys.shape[1]
+    weights = _weights(_scores(queries, keys), mask, shape).to(values.dtype)
+    return _mean(weights, values)
+
+
+def _products_with_own(
+    queries: Tensor,
+    own_scores: Tensor,
+    own: OwnTokens,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    shape: AttentionShape,
+) -> tuple[Tensor, Tensor]:
+    """`_products` with the candidates' own scores, and without their own values; beside it what those weigh."""
+    scores = own.put(_scores(queries, keys), own_scores)
+    weights = _weights(scores, mask, shape).to(values.dtype)
+    own_weights = own.take(weights)
+    return _mean(weights, values), own_weights
+
+
+def _scores(queries: Tensor, keys: Tensor) -> Tensor:
+    """(B, num_kv_heads, group, length), unscaled."""
     scores = torch.bmm(keys.flatten(0, 1), queries.flatten(0, 1).transpose(1, 2))
-    scores = scores.transpose(1, 2).unflatten(0, (-1, num_heads))  # (B, num_kv_heads, group, length)
+    of_heads: Tensor = scores.transpose(1, 2).unflatten(0, (-1, keys.shape[1]))
+    return of_heads
+
+
+def _weights(scores: Tensor, mask: Tensor, shape: AttentionShape) -> Tensor:
     if shape.softcap is None:
-        scores = torch.add(mask, scores, alpha=shape.scale)
-    else:
-        scores = torch.tanh(scores.float() * (shape.scale / shape.softcap)) * shape.softcap + mask
-    weights = torch.softmax(scores, dim=-1).to(values.dtype)
-    attended: Tensor = torch.bmm(weights.flatten(0, 1), values.flatten(0, 1)).unflatten(0, (-1, num_heads))
-    return attended
+        return torch.softmax(torch.add(mask, scores, alpha=shape.scale), dim=-1)
+    capped = torch.tanh(scores.float() * (shape.scale / shape.softcap)) * shape.softcap
+    return torch.softmax(capped + mask, dim=-1)
+
+
+def _mean(weights: Tensor, values: Tensor) -> Tensor:
+    """(B, num_kv_heads, group, head_dim)."""
+    mean: Tensor = torch.bmm(weights.flatten(0, 1), values.flatten(0, 1)).unflatten(0, (-1, values.shape[1]))
+    return mean
 
 
 def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, shape: AttentionShape) -> Tensor:

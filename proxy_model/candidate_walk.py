@@ -1,9 +1,8 @@
-"""The sequential walk of `candidate` and `both` features: the LLM reads a candidate, then the proxy decides on it.
+"""The walk of `candidate` and `both` features: the LLM reads candidates, then the proxy decides on them in order.
 
-An accepted candidate's own pass yields the next logits, so only rejected candidates cost a pass.
+An accepted candidate's own pass yields the next logits. So where the LLM reads one candidate at a time, only rejected
+ones cost a pass, and where it reads several side by side (`Branches`), only those beyond them.
 """
-
-from collections.abc import Sequence as Rows
 
 import torch
 from torch import Tensor
@@ -46,25 +45,30 @@ def take_accepted(sequence: Sequence) -> AcceptedPosition:
     )
 
 
-def judge(hidden: Tensor, rows: Rows[Sequence]) -> list[bool]:
-    """Decide on every row's pending candidate from h(prefix + candidate) (B, D); True is accept.
+def judge(hidden: Tensor, sequence: Sequence) -> int | None:
+    """Decide on the next candidates of a sequence, one after the other, from their h(prefix + candidate) (W, D).
 
-    Moves a row whose candidate is rejected on to its next candidate.
+    Returns which of them is accepted. None if none is: then those behind them are up.
     """
-    verdicts = []
-    for row, sequence in enumerate(rows):
-        pending, proxy = sequence.pending, sequence.proxy
-        assert pending is not None and proxy is not None
-        if sequence.recorder is not None:
-            sequence.recorder.add_candidate(hidden[row])
-        index = pending.index
-        logit = proxy.score_candidates(_features(sequence, pending, hidden[row]))
-        pending.accept_logits[index] = logit[0]
-        is_accepted = not pending.is_free[index] or bool(_uniform(sequence) < torch.sigmoid(logit[0]))
-        if not is_accepted:
-            pending.index += 1
-        verdicts.append(is_accepted)
-    return verdicts
+    for place, state in enumerate(hidden):
+        if _accepts(sequence, state):
+            return place
+    return None
+
+
+def _accepts(sequence: Sequence, hidden: Tensor) -> bool:
+    """Decide on the pending candidate, whose state is `hidden` (D,); rejected, it makes way for the next one."""
+    pending, proxy = sequence.pending, sequence.proxy
+    assert pending is not None and proxy is not None
+    if sequence.recorder is not None:
+        sequence.recorder.add_candidate(hidden)
+    index = pending.index
+    logit = proxy.score_candidates(_features(sequence, pending, hidden))
+    pending.accept_logits[index] = logit[0]
+    is_accepted = not pending.is_free[index] or bool(_uniform(sequence) < torch.sigmoid(logit[0]))
+    if not is_accepted:
+        pending.index += 1
+    return is_accepted
 
 
 def _features(sequence: Sequence, pending: PendingCandidate, hidden: Tensor) -> DecisionFeatures:

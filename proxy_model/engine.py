@@ -64,8 +64,24 @@ class EngineConfig:
     max_candidates: int = 16
     """Width K of the slates; a proxy trained with more is refused."""
 
+    candidates_per_pass: int = 4
+    """Candidates of one position that the LLM reads side by side for proxies with `candidate` or `both` features. 1:
+    one after the other."""
+
+    candidate_rows: int = 16
+    """The same of all answers together, which share them evenly; each gets one at least. On CPU a pass over more rows
+    costs more than the passes that it saves: measured with the demo LLM."""
+
     def __post_init__(self) -> None:
-        for name in ("max_running", "max_context", "prefill_tokens", "num_staging", "max_candidates"):
+        for name in (
+            "max_running",
+            "max_context",
+            "prefill_tokens",
+            "num_staging",
+            "max_candidates",
+            "candidates_per_pass",
+            "candidate_rows",
+        ):
             if getattr(self, name) < 1:
                 raise InvalidParameter(name, getattr(self, name), "at least 1")
         for name in ("max_waiting", "prefix_cache_tokens"):
@@ -85,7 +101,13 @@ class Engine:
         block_tokens = min(BLOCK_TOKENS, self.config.prefill_tokens)
         pool = llm.new_cache(self.config.prefix_cache_tokens // block_tokens, block_tokens)
         self._scheduler = Scheduler(
-            self._cache, PrefixCache(pool), self.config.max_running, self.config.num_staging, self.config.prefill_tokens
+            self._cache,
+            PrefixCache(pool),
+            max_running=self.config.max_running,
+            num_staging=self.config.num_staging,
+            prefill_tokens=self.config.prefill_tokens,
+            candidates_per_pass=self.config.candidates_per_pass,
+            candidate_rows=self.config.candidate_rows,
         )
         self._bank = ProxyBank()
         self.grammars = GrammarCompiler(llm)
@@ -124,9 +146,10 @@ class Engine:
         hidden = self._advance(plan)
         through = self._scheduler.advance_prefill(plan, hidden)
         self.num_steps += 1
-        deltas = self._end_read_only(plan, hidden, through) + self._settle_candidates(plan, hidden)
+        settled, latest = self._settle_candidates(plan, hidden)
+        deltas = self._end_read_only(plan, hidden, through) + settled
         ended = {delta.request_id for delta in deltas if delta.finish_reason is not None}
-        rows, states = self._rows_to_decide(plan, hidden, through, ended)
+        rows, states = self._rows_to_decide(plan, hidden[latest], through, ended)
         if rows:
             logits = self.llm.logits(states)
             decided = decide(states, self._processors.offered(logits, rows), rows, self.config.max_candidates)
@@ -233,31 +256,44 @@ class Engine:
             self._emitter.score_prompt(sequence, chunk.offset, states, self.llm.logits)
         return [self._emitter.read_only(sequence) for sequence, _ in through if not sequence.request.params.max_tokens]
 
-    def _settle_candidates(self, plan: Plan, hidden: Tensor) -> list[Delta]:
-        """Have the proxies decide on the candidates that the LLM has just read, and note the accepted ones."""
+    def _settle_candidates(self, plan: Plan, hidden: Tensor) -> tuple[list[Delta], list[int] | slice]:
+        """Have the proxies decide on the candidates that the LLM has just read, and note the accepted ones.
+
+        Returns also the rows (B,) of `hidden` of every decoding sequence's newest token.
+        """
         for sequence in plan.decoding:
             sequence.num_passes += 1
-        walking = [row for row, sequence in enumerate(plan.decoding) if sequence.pending is not None]
-        if not walking:
-            return []
-        sequences = [plan.decoding[row] for row in walking]
-        verdicts = judge(hidden[walking], sequences)
-        accepted = [sequence for sequence, is_accepted in zip(sequences, verdicts, strict=True) if is_accepted]
-        return [self._accept(sequence, take_accepted(sequence)) for sequence in accepted]
+        branches = plan.step.branches
+        if branches is None:
+            return [], slice(0, len(plan.decoding))
+        deltas, latest, siblings = [], list(range(len(plan.decoding))), []
+        for slot, (sequence, width) in enumerate(zip(plan.decoding, branches.widths, strict=True)):
+            rows = [branches.row_of(slot, place) for place in range(width)]
+            place = judge(hidden[rows], sequence) if rows else None
+            if place is None:
+                continue
+            deltas.append(self._accept(sequence, take_accepted(sequence)))
+            latest[slot] = rows[place]
+            if place:
+                siblings.append((slot, place))
+        branches.accept(self._cache, siblings)
+        return deltas, latest
 
     def _rows_to_decide(
-        self, plan: Plan, hidden: Tensor, through: Rows[tuple[Sequence, Tensor]], ended: set[str]
+        self, plan: Plan, states: Tensor, through: Rows[tuple[Sequence, Tensor]], ended: set[str]
     ) -> tuple[list[Sequence], Tensor]:
-        """The sequences that have h(prefix) now, and those states: all but unread prompts and rejected candidates."""
+        """The sequences that have h(prefix) now, and those states: all but unread prompts and rejected candidates.
+
+        `states` (B, D) are of the newest token of each decoding sequence.
+        """
         rows = [
             row
             for row, sequence in enumerate(plan.decoding)
             if sequence.pending is None and sequence.request.id not in ended
         ]
         sequences = [plan.decoding[row] for row in rows]
-        states = hidden[: len(plan.decoding)]
         if len(rows) < len(plan.decoding):
-            states = states[torch.tensor(rows, dtype=torch.long, device=hidden.device)]
+            states = states[torch.tensor(rows, dtype=torch.long, device=states.device)]
         begun = [(sequence, state) for sequence, state in through if sequence.request.id not in ended]
         for sequence, _ in begun:
             sequence.num_passes += 1

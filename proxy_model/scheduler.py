@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from proxy_model.attention import Chunk, PackedStep
+from proxy_model.branches import Branches
 from proxy_model.kv_cache import KVCache
 from proxy_model.prefix_cache import PrefixCache
 from proxy_model.sequence import Sequence
@@ -37,12 +38,22 @@ class Scheduler:
     """First come, first served; at most `max_running` at once, at most `prefill_tokens` prompt tokens a step."""
 
     def __init__(
-        self, cache: KVCache, prefixes: PrefixCache, max_running: int, num_staging: int, prefill_tokens: int
+        self,
+        cache: KVCache,
+        prefixes: PrefixCache,
+        *,
+        max_running: int,
+        num_staging: int,
+        prefill_tokens: int,
+        candidates_per_pass: int,
+        candidate_rows: int,
     ) -> None:
         self._cache = cache
         self._prefixes = prefixes
         self._max_running = max_running
         self._prefill_tokens = prefill_tokens
+        self._candidates_per_pass = candidates_per_pass
+        self._candidate_rows = candidate_rows
         self._free_staging = [max_running + index for index in reversed(range(num_staging))]
         self.waiting: deque[Sequence] = deque()
         self.prefilling: list[Sequence] = []
@@ -62,11 +73,16 @@ class Scheduler:
         """Admit what fits and lay out the next step. Every running sequence that decodes takes part."""
         self._admit()
         restored = self._restore()
-        chunks = self._chunks()
+        candidates = self._candidates()
         tokens = [sequence.next_token for sequence in self.decoding]
         positions = [sequence.position for sequence in self.decoding]
         slots = list(range(len(self.decoding)))
         lengths = tuple(position + 1 for position in positions)
+        for sequence, upcoming in zip(self.decoding, candidates, strict=True):
+            tokens += upcoming[1:]
+            positions += [sequence.position] * len(upcoming[1:])
+            slots += [sequence.slot] * len(upcoming[1:])
+        chunks = self._chunks(len(tokens))
         for sequence, chunk in chunks:
             tokens += sequence.request.prompt_token_ids[chunk.offset : chunk.offset + chunk.num_rows]
             positions += range(chunk.offset, chunk.offset + chunk.num_rows)
@@ -79,6 +95,7 @@ class Scheduler:
             lengths=lengths,
             chunks=tuple(chunk for _, chunk in chunks),
             cache=self._cache,
+            branches=Branches(list(map(len, candidates)), lengths, device) if any(candidates) else None,
         )
         return Plan(step, tuple(self.decoding), tuple(chunks), tuple(restored))
 
@@ -120,6 +137,13 @@ class Scheduler:
             sequence.slot = self._free_staging.pop()
             self.prefilling.append(sequence)
 
+    def _candidates(self) -> list[list[int]]:
+        """Those that each decoding sequence reads in this step, at least one; none where its token is settled."""
+        pending = [sequence.pending for sequence in self.decoding]
+        num_walking = len(pending) - pending.count(None)
+        limit = max(1, min(self._candidates_per_pass, self._candidate_rows // max(1, num_walking)))
+        return [[] if each is None else each.upcoming(limit) for each in pending]
+
     def _begin_to_decode(self, sequence: Sequence) -> None:
         self.prefilling.remove(sequence)
         self._cache.move(sequence.slot, len(self.decoding), sequence.num_cached)
@@ -143,19 +167,19 @@ class Scheduler:
                 complete.append((sequence, blocks[-1].state))
         return complete
 
-    def _chunks(self) -> list[tuple[Sequence, Chunk]]:
-        """The next blocks of the prompts on their way in, oldest first, within the step's budget.
+    def _chunks(self, start: int) -> list[tuple[Sequence, Chunk]]:
+        """The next blocks of the prompts on their way in, oldest first, within the step's budget, from row `start` on.
 
         A block that an older prompt reads in this step is not read twice: the younger one can copy it in the next.
         """
         chunks: list[tuple[Sequence, Chunk]] = []
         begun: set[bytes] = set()
-        start = len(self.decoding)
+        end = start + self._prefill_tokens
         for sequence in self.prefilling:
             for offset, num_rows, name in self._unread(sequence):
                 if name in begun:
                     break
-                if chunks and start + num_rows > len(self.decoding) + self._prefill_tokens:
+                if chunks and start + num_rows > end:
                     return chunks
                 if name is not None:
                     begun.add(name)

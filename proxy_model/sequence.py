@@ -38,6 +38,11 @@ class PendingCandidate:
     is_free: list[bool]
     index: int = 0
 
+    def upcoming(self, limit: int) -> list[int]:
+        """The next candidates, at most `limit`, up to the one that cannot be rejected."""
+        last = self.is_free.index(False, self.index)
+        return self.tokens[self.index : min(last + 1, self.index + limit)]
+
 
 class Sequence:
     """The state of one request between two steps."""
