@@ -1,6 +1,6 @@
 """How latency and memory grow with the prompt, the answer and the number of sequences.
 
-    OMP_NUM_THREADS=2 python -m benchmarks.growth [--threads 2] [--rounds 3] [--output FILE.json]
+    OMP_NUM_THREADS=2 python -m benchmarks.growth [--threads 2] [--rounds 2] [--output FILE.json]
 
 Every run has an engine, and so a cache, of its own, just large enough. Where the prompt, the prompt of one among 32
 sequences, or the number of sequences grows, answers are short; where the answer grows, the rows are places in one long
@@ -72,7 +72,7 @@ class Row:
 
 
 def main(
-    rounds: int = 3,
+    rounds: int = 2,
     max_prompt: Annotated[int, typer.Option(help="Longer prompts are left out.")] = max(PROMPTS),
     max_answer: Annotated[int, typer.Option(help="Later places are left out.")] = max(ANSWERS),
     max_sequences: Annotated[int, typer.Option(help="More at once are left out.")] = max(SEQUENCES),
