@@ -67,13 +67,15 @@ def main(
     streams: Annotated[list[int] | None, typer.Option(help="Answers at once; repeatable.")] = None,
     rounds: int = 5,
     tokens: int = 32,
+    model: str = "smollm2-135m-instruct",
     threads: int = 1,
     output: Path | None = None,
 ) -> None:
     """Print the table."""
     numbers = streams or list(STREAMS)
-    with served("--max-running", str(MAX_RUNNING), "--prefix-cache-tokens", "0", threads=threads) as server:
-        llm = loaded_llm("smollm2-135m-instruct", threads)
+    flags = ("--model", model, "--max-running", str(MAX_RUNNING), "--prefix-cache-tokens", "0")
+    with served(*flags, threads=threads) as server:
+        llm = loaded_llm(model, threads)
         prompts = held_out(llm)
         engine = Engine(llm, EngineConfig(max_running=MAX_RUNNING, prefix_cache_tokens=0))
         ways: dict[str, Callable[[], Figure]] = {}

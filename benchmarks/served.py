@@ -23,7 +23,10 @@ class Server:
 
 @contextmanager
 def served(*flags: str, threads: int = 0) -> Iterator[Server]:
-    """A server of the demo LLM on a free port, which ends with the block; 0 threads leave their number to it."""
+    """A server on a free port, of the demo LLM unless `flags` say otherwise, which ends with the block.
+
+    0 threads leave their number to it.
+    """
     command = [sys.executable, "-m", "cli.main", "serve", "--port", "0", "--log-level", "error", *flags]
     if threads:
         command += ["--threads", str(threads)]
