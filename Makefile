@@ -38,7 +38,7 @@ test-all: $(VENV)/.installed-test
 	$(TEST_ENV) $(BIN)/python -m pytest -m ""
 
 test-vllm: $(VLLM_VENV)/.installed
-	$(TEST_ENV) $(VLLM_VENV)/bin/python -m pytest -m "vllm and not slow" tests/front_door/vllm
+	$(TEST_ENV) $(VLLM_VENV)/bin/python -m pytest -m vllm tests/front_door/vllm
 	$(TEST_ENV) TEST_ENGINE=vllm $(VLLM_VENV)/bin/python -m pytest $(VLLM_FRONT_DOOR)
 
 check: static test

@@ -1,5 +1,6 @@
 """The server over a real vLLM, on the tiny LLM in float32."""
 
+import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,13 @@ StartVllm = Callable[..., ServerProcess]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of this folder."""
+    """All of this folder, where there is a vLLM."""
+    is_there = importlib.util.find_spec("vllm") is not None
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.vllm)
+            if not is_there:
+                item.add_marker(pytest.mark.skip("needs vLLM: make test-vllm"))
 
 
 @pytest.fixture(scope="module")
