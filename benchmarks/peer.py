@@ -56,9 +56,10 @@ class Peer:
     def close(self) -> None:
         """End it and its children."""
         self._signal(signal.SIGCONT)
-        self._signal(signal.SIGTERM)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         try:
-            self._process.wait(20)
+            self._process.wait(30)
         except subprocess.TimeoutExpired:
             self._signal(signal.SIGKILL)
 

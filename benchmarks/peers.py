@@ -3,8 +3,8 @@
     python -m benchmarks.peers --vllm .venv-vllm/bin/python [--threads 1] [--sequences 1 --sequences 8 --sequences 32]
 
 All answer the same prompts greedily with the same number of tokens, in bfloat16 with the same number of threads, in
-turn; who is not timed is stopped. Times hold the reading of the prompts. Ratios are within a round, to this engine
-without a proxy.
+turn; who is not timed is stopped. The time of the first token is measured by itself, right before, and taken off:
+tokens/s are those of the later ones. Ratios are within a round, to this engine without a proxy. Nobody keeps prompts.
 """
 
 import sys
@@ -34,6 +34,16 @@ class Row:
     name: str
     tokens_per_second: Spread
     of_ours: Spread
+    prompt_seconds: Spread
+    """Until all have their first token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One engine in one round."""
+
+    prompt_seconds: float
+    tokens_per_second: float
 
 
 def main(
@@ -54,7 +64,7 @@ def main(
     with ExitStack() as stack:
         ways = _ways(stack, vllm, [model, str(threads), str(max(numbers))], has_compiled=has_compiled)
         for number in numbers:
-            timed = {name: partial(_speed, run, prompts[:number], tokens) for name, run in ways.items()}
+            timed = {name: partial(_time, run, prompts[:number], tokens) for name, run in ways.items()}
             rows += _rows(number, alternate(timed, rounds))
     publish(_table(rows), llm, rows, output, num_tokens=tokens, threads_of_each=threads)
 
@@ -84,19 +94,31 @@ def _seconds(peer: Peer, way: str, prompts: Sequence[list[int]], tokens: int) ->
     return peer.seconds(Job(way, list(prompts), tokens))
 
 
-def _speed(run: Callable[[Sequence[list[int]], int], float], prompts: Sequence[list[int]], tokens: int) -> float:
-    """Tokens a second."""
-    return len(prompts) * tokens / run(prompts, tokens)
+def _time(run: Callable[[Sequence[list[int]], int], float], prompts: Sequence[list[int]], tokens: int) -> Timed:
+    """First tokens alone, then whole answers."""
+    first, whole = run(prompts, 1), run(prompts, tokens)
+    return Timed(first, len(prompts) * (tokens - 1) / (whole - first))
 
 
-def _rows(number: int, found: Mapping[str, list[float]]) -> list[Row]:
-    return [Row(number, name, Spread.of(speeds), ratios(speeds, found[BASE])) for name, speeds in found.items()]
+def _rows(number: int, found: Mapping[str, list[Timed]]) -> list[Row]:
+    speeds = {name: [timed.tokens_per_second for timed in rounds] for name, rounds in found.items()}
+    return [
+        Row(
+            number,
+            name,
+            Spread.of(speeds[name]),
+            ratios(speeds[name], speeds[BASE]),
+            Spread.of([timed.prompt_seconds for timed in rounds]),
+        )
+        for name, rounds in found.items()
+    ]
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table("sequences", "", "tokens/s", "of ours, proxy off")
+    table = Table("sequences", "", "tokens/s", "of ours, proxy off", "prompts, s")
     for row in rows:
-        table.add_row(str(row.num_sequences), row.name, f"{row.tokens_per_second.median:.1f}", str(row.of_ours))
+        speed = f"{row.tokens_per_second.median:.1f}"
+        table.add_row(str(row.num_sequences), row.name, speed, str(row.of_ours), str(row.prompt_seconds))
     return table
 
 
