@@ -12,6 +12,9 @@ from tests.front_door.server_process import ServerProcess, start_server
 
 StartVllm = Callable[..., ServerProcess]
 
+UNBOUND = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""Two ranks on one NUMA node; vLLM would have one for each."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of this folder, where there is a vLLM."""
@@ -31,7 +34,7 @@ def start_vllm(llm_folder: Path, home: Path) -> Iterator[StartVllm]:
     def start_one(*flags: str, **arguments: Any) -> ServerProcess:
         options = json.dumps({"enforce_eager": True} | arguments)
         model = ("--model", str(llm_folder), "--dtype", "float32", "--engine", "vllm", "--vllm-args", options)
-        running.append(start_server(home, *model, "--reload-seconds", "0.05", *flags))
+        running.append(start_server(home, *model, "--reload-seconds", "0.05", *flags, environment=UNBOUND))
         return running[-1]
 
     yield start_one
