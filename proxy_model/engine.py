@@ -65,12 +65,12 @@ class EngineConfig:
     """Width K of the slates; a proxy trained with more is refused."""
 
     candidates_per_pass: int = 4
-    """Candidates of one position that the LLM reads side by side for proxies with `candidate` or `both` features. 1:
-    one after the other."""
+    """Candidates of one position that the LLM reads side by side for proxies with `candidate` or `both` features, in
+    answers in which they reject often. 1: one after the other."""
 
     candidate_rows: int = 16
-    """The same of all answers together, which share them evenly; each gets one at least. On CPU a pass over more rows
-    costs more than the passes that it saves: measured with the demo LLM."""
+    """Rows that the candidates of all answers may take in a pass; one each is the least. More cost more, measured with
+    the demo LLM on CPU, than the passes that they save."""
 
     def __post_init__(self) -> None:
         for name in (

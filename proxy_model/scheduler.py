@@ -139,10 +139,13 @@ class Scheduler:
 
     def _candidates(self) -> list[list[int]]:
         """Those that each decoding sequence reads in this step, at least one; none where its token is settled."""
-        pending = [sequence.pending for sequence in self.decoding]
-        num_walking = len(pending) - pending.count(None)
-        limit = max(1, min(self._candidates_per_pass, self._candidate_rows // max(1, num_walking)))
-        return [[] if each is None else each.upcoming(limit) for each in pending]
+        walking = [sequence for sequence in self.decoding if sequence.pending is not None]
+        spare = max(0, self._candidate_rows - len(walking))
+        limit = min(self._candidates_per_pass, 1 + spare // max(1, sum(each.rejects_often for each in walking)))
+        return [
+            [] if each.pending is None else each.pending.upcoming(limit if each.rejects_often else 1)
+            for each in self.decoding
+        ]
 
     def _begin_to_decode(self, sequence: Sequence) -> None:
         self.prefilling.remove(sequence)

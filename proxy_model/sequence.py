@@ -86,6 +86,15 @@ class Sequence:
         return self.proxy is not None and self.proxy.needs_candidate_pass
 
     @property
+    def rejects_often(self) -> bool:
+        """Whether a pass that reads further candidates, too, is likely to save more than it costs.
+
+        So more than one rejection in eight tokens; until the first one, only one candidate is read.
+        """
+        index = 0 if self.pending is None else self.pending.index
+        return 8 * (self.num_rejected + index) > len(self.output)
+
+    @property
     def has_processors(self) -> bool:
         """Whether the LLM's logits are changed before this row's slate is laid out."""
         return self._is_always_processed or self.is_below_min_tokens

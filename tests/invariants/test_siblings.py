@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from proxy_model.attention import PackedStep
 from proxy_model.bank import ProxyRef
-from proxy_model.config import SkamConfig
+from proxy_model.config import PolicyConfig, SkamConfig
 from proxy_model.engine import Engine, EngineConfig
 from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.policy import ProxyPolicy
 from proxy_model.request import Finished, GenerationRequest, SamplingParams
 from tests.architectures import ARCHITECTURES, random_model
 from tests.conftest import steering_policy
@@ -70,8 +72,9 @@ def test_decisions_are_those_of_the_walk(name: str) -> None:
     for request, slow, fast in zip(requests, walked, beside, strict=True):
         reads_candidates = request.proxy in (CANDIDATE, BOTH)
         assert slow.usage.passes == TOKENS + (1 + slow.usage.rejected if reads_candidates else 0)
-        assert fast.usage.passes == TOKENS + (1 if reads_candidates else 0)
+        assert TOKENS + reads_candidates <= fast.usage.passes <= slow.usage.passes
     assert sum(answer.usage.rejected for answer in walked) > 40
+    assert sum(answer.usage.passes for answer in beside) < 6 * (TOKENS + 1) + 12
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.9, "decision": "sample"}])
@@ -110,6 +113,28 @@ def test_a_sibling_that_is_accepted_at_the_end_of_the_context_has_its_place() ->
 
     assert walked.usage.rejected > 5
     assert _equal(beside, walked)
+
+
+@pytest.mark.parametrize(("proxy", "most"), [("neutral", 1), ("candidate", 4)])
+def test_only_who_rejects_gets_more_rows(
+    small_llm: FrozenLLM, monkeypatch: pytest.MonkeyPatch, proxy: str, most: int
+) -> None:
+    engine = Engine(small_llm, EngineConfig(max_running=1, max_context=256))
+    neutral = ProxyPolicy(PolicyConfig(llm_hidden_size=small_llm.hidden_size, features="candidate"))
+    engine.load_proxy(ProxyRef("neutral", 1), neutral, SKAM)
+    engine.load_proxy(CANDIDATE, steering_policy(small_llm, "candidate", seed=0), SKAM)
+    num_rows: list[int] = []
+    advance = small_llm.advance
+
+    def counted(step: PackedStep) -> torch.Tensor:
+        num_rows.append(len(step.tokens))
+        return advance(step)
+
+    monkeypatch.setattr(small_llm, "advance", counted)
+    engine.generate(_requests([ProxyRef(proxy, 1)])[:1])
+
+    assert (num_rows[0], num_rows[1]) == (len(PROMPTS[0]), 1)
+    assert max(num_rows[1:]) == most
 
 
 def test_one_row_is_the_least(small_llm: FrozenLLM) -> None:
