@@ -34,7 +34,7 @@ def trainer(
         str | None, typer.Option(metavar="URL", help="/metrics of a server on this machine to stand back for.")
     ] = None,
     busy_share: Annotated[
-        float | None, typer.Option(help="Share of one processor core that training has while that answers.")
+        float | None, typer.Option(help="Share of the time that training works while that answers.")
     ] = None,
     stop_seconds: Annotated[float | None, typer.Option(help="Time for the iteration that SIGTERM finds.")] = None,
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, typer.Option()] = None,

@@ -71,7 +71,8 @@ class Settings:
     """`/metrics` of a server on the same machine, for which training stands back while it has answers to give."""
 
     busy_share: float = 0.1
-    """Share of one processor core's time that training then has: the server loses no more of its speed. 1: all."""
+    """Share of the time that training then works: the server loses no more of its speed. 1: all. Training beside a busy
+    server gets on faster with `nice` 0 than with the default, and is over sooner."""
 
     admin_key: str | None = field(default=None, repr=False)
     """Opens the server's `/metrics` where that wants a key. As the server's setting, with the same variable."""
