@@ -163,7 +163,8 @@ def test_features_that_need_another_pass_are_refused(server: ServerProcess, home
     ProxyRegistry(proxies_root(home)).publish("walker", candidate)
 
     def refusals() -> list[dict[str, Any]]:
-        return [line for line in server.log() if line.get("proxy") == "walker"]
+        found = [line for line in server.log() if line.get("proxy") == "walker"]
+        return [line for line in found if line["message"] == "a proxy was refused"]
 
     eventually(refusals, "a refusal", 30)
     assert refusals()[0]["reason"] == "unsupported"
@@ -177,8 +178,7 @@ def test_when_a_worker_dies_who_waits_is_told_and_the_server_ends(server: Server
             events += [line.removeprefix("data: ")] if line else []
             if len(events) == 5:
                 children = psutil.Process(server.process.pid).children(recursive=True)
-                worker = next(each for each in children if "Worker" in " ".join(each.cmdline() or [each.name()]))
-                worker.send_signal(signal.SIGKILL)
+                next(each for each in _alive(children) if "Worker" in each.name()).send_signal(signal.SIGKILL)
 
     assert events[-1] == "[DONE]"
     assert json.loads(events[-2])["error"]["type"] == "server_error"
