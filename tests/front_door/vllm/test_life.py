@@ -176,9 +176,9 @@ def test_when_a_worker_dies_who_waits_is_told_and_the_server_ends(server: Server
     with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=LONG, timeout=60) as response:
         for line in response.iter_lines():
             events += [line.removeprefix("data: ")] if line else []
-            if len(events) == 5:
+            if line and len(events) == 5:
                 children = psutil.Process(server.process.pid).children(recursive=True)
-                next(each for each in _alive(children) if "Worker" in each.name()).send_signal(signal.SIGKILL)
+                next(each for each in _alive(children) if "Worker" in str(each.cmdline())).send_signal(signal.SIGKILL)
 
     assert events[-1] == "[DONE]"
     assert json.loads(events[-2])["error"]["type"] == "server_error"
