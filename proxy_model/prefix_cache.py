@@ -48,7 +48,7 @@ class PrefixCache:
     def names(self, request: GenerationRequest) -> tuple[bytes, ...]:
         """A name for each of the prompt's blocks, its last and shorter one included: a digest over it and all before.
 
-        None where nothing is kept, and for a prompt whose log-probabilities are wanted: it has to be read.
+        Empty where nothing is kept, and for a prompt whose log-probabilities are wanted: it has to be read.
         """
         if not self._pool.num_slots or request.params.prompt_logprobs is not None:
             return ()

@@ -82,7 +82,7 @@ class ProxyRegistry:
 
     def hold(self, ref: ProxyRef) -> Hold | None:
         """Say that a version is loaded, which keeps it from being pruned; None where that cannot be said."""
-        return hold(self.root / ref.name / str(ref.version))
+        return hold(self.folder(ref))
 
     def publish(
         self, name: str, checkpoint: Checkpoint, *, aliases: Sequence[str] = (STABLE,), awaits_gates: bool = False

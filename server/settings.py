@@ -7,7 +7,7 @@ import difflib
 import ipaddress
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -23,6 +23,32 @@ from server.proxies.canary_guard import Bands
 from store.database import database_url, parse_url
 
 PREFIX = "PROXY_RLHF_"
+
+_COUNTS = (
+    "max_running",
+    "max_waiting_tokens",
+    "max_unread_tokens",
+    "max_context",
+    "threads",
+    "max_body_bytes",
+    "max_file_bytes",
+    "max_choices",
+    "max_pinned",
+)
+_SECONDS = (
+    "reload_seconds",
+    "stall_seconds",
+    "give_up_seconds",
+    "max_queue_seconds",
+    "write_seconds",
+    "deadline_seconds",
+)
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (_COUNTS, lambda value: value >= 1, "at least 1"),
+    (("max_waiting", "prefix_cache_tokens", "store_days", "drain_seconds"), lambda value: value >= 0, "at least 0"),
+    (_SECONDS, lambda value: value > 0, "above 0"),
+)
+"""Settings that are numbers, what they may be unless they are None, and that in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,34 +259,11 @@ class Settings:
                 raise InvalidParameter(name, getattr(self, name), "in [0, 65535]")
         if self.port == self.metrics_port != 0:
             raise InvalidParameter("metrics_port", self.metrics_port, "another one than port")
-        for name in (
-            "max_running",
-            "max_waiting_tokens",
-            "max_unread_tokens",
-            "max_context",
-            "threads",
-            "max_body_bytes",
-            "max_file_bytes",
-            "max_choices",
-            "max_pinned",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InvalidParameter(name, value, "at least 1")
-        for name in ("max_waiting", "prefix_cache_tokens", "store_days", "drain_seconds"):
-            if not getattr(self, name) >= 0:
-                raise InvalidParameter(name, getattr(self, name), "at least 0")
-        for name in (
-            "reload_seconds",
-            "stall_seconds",
-            "give_up_seconds",
-            "max_queue_seconds",
-            "write_seconds",
-            "deadline_seconds",
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InvalidParameter(name, value, "above 0")
+        for names, is_allowed, allowed in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not is_allowed(value):
+                    raise InvalidParameter(name, value, allowed)
         if self.engine not in ("local", "vllm"):
             raise InvalidParameter("engine", self.engine, "'local' or 'vllm'")
         if self.vllm_options and self.engine != "vllm":
