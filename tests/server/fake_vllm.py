@@ -65,6 +65,7 @@ class FakeVllm:
     def __init__(self, llm: FrozenLLM, on_step: Callable[[Beat], None], max_running: int) -> None:
         self.errored = False
         self.aborted: list[str] = []
+        self.salts: list[str | None] = []
         self.calls: list[tuple[Any, ...]] = []
         self.refusal: str | None = None
         """What a worker says instead of being ready with a version."""
@@ -96,9 +97,12 @@ class FakeVllm:
                 return [READY, READY]
         return [None, None]
 
-    async def generate(self, request_id: str, prompt: list[int], fields: Mapping[str, Any]) -> AsyncIterator[Output]:
+    async def generate(
+        self, request_id: str, prompt: Mapping[str, Any], fields: Mapping[str, Any]
+    ) -> AsyncIterator[Output]:
         """`AsyncLLM.generate`: aborts when it is closed or cancelled before its end."""
-        request = self.running[request_id] = Request(request_id, prompt, fields)
+        self.salts.append(prompt.get("cache_salt"))
+        request = self.running[request_id] = Request(request_id, prompt["prompt_token_ids"], fields)
         self._stepping = self._stepping or asyncio.create_task(self._step())
         is_finished = False
         try:

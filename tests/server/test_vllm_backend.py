@@ -140,6 +140,16 @@ def test_a_stop_string_ends_the_answer_here_and_aborts_it_there(
     check(scenario)
 
 
+def test_prompts_are_kept_apart_by_their_scope(llm: FrozenLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with running(llm, monkeypatch) as (backend, engine):
+            for scope in ("alice", "bob", ""):
+                await hear(backend.generate(replace(request(max_tokens=1), prefix_scope=scope)))
+            assert engine.salts == ["alice", "bob", None]
+
+    check(scenario)
+
+
 def test_closing_an_answer_aborts_it_and_frees_its_place(llm: FrozenLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with running(llm, monkeypatch, max_waiting=0) as (backend, engine):

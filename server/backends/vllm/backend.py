@@ -208,7 +208,7 @@ class VllmBackend:
     async def _pass_on(self, stream: AnswerStream) -> None:
         request, width = stream.request, self._settings.sizes.max_candidates
         fields = stream.sampling_fields(self._model.identity.end_token_ids, width)
-        outputs = generate(self._engine, request.id, list(request.prompt_token_ids), fields)
+        outputs = generate(self._engine, request.id, stream.prompt(), fields)
         async for output in outputs:
             for delta in stream.deltas(output):
                 self._progress.yielded(delta)

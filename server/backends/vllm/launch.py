@@ -139,13 +139,13 @@ def launch(arguments: Mapping[str, Any], stat_logger: Any) -> Any:
         raise ModelUnavailable(f"vLLM does not start: {error}") from error
 
 
-def generate(engine: Any, request_id: str, prompt: list[int], fields: Mapping[str, Any]) -> Any:
+def generate(engine: Any, request_id: str, prompt: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
     """Hand a request to an `AsyncLLM`: an iterator of what is new of its answer. Closing it aborts the request."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     params = SamplingParams(output_kind=RequestOutputKind.DELTA, **fields)
-    return engine.generate({"prompt_token_ids": prompt}, params, request_id)
+    return engine.generate(prompt, params, request_id)
 
 
 def check_options(options: Mapping[str, Any]) -> None:

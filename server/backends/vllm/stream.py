@@ -14,7 +14,7 @@ from vllm_plugin.report import num_pairs, read_position
 
 
 class AnswerStream:
-    """One request's way through vLLM: its sampling parameters, and the deltas of its outputs."""
+    """One request's way through vLLM: its prompt and sampling parameters, and the deltas of its outputs."""
 
     def __init__(self, request: GenerationRequest, emitter: Emitter) -> None:
         if request.params.seed is None:  # every rank must draw the same
@@ -22,6 +22,12 @@ class AnswerStream:
         self.request = request
         self._emitter = emitter
         self._sequence = Sequence(request, None)
+
+    def prompt(self) -> dict[str, Any]:
+        """vLLM's `TokensPrompt`. It keeps prompts of different salts apart, also where they begin alike."""
+        scope = self.request.prefix_scope
+        salt = {"cache_salt": scope} if scope else {}
+        return {"prompt_token_ids": list(self.request.prompt_token_ids), **salt}
 
     def sampling_fields(self, end_token_ids: frozenset[int], width: int) -> dict[str, Any]:
         """Of vLLM's `SamplingParams`: it reads, counts and stops; the plugin chooses."""
