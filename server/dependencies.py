@@ -64,7 +64,8 @@ OwnerDep = Annotated[str, Depends(get_owner)]
 
 def _admit(exchange: Exchange, key: NamedKey | None, request: Request, service: Service) -> None:
     """Count the request against its key's limits; what only looks is free. Raises `ApiError` 429, 400."""
-    exchange.key = None if key is None else key.name
+    if key is not None:
+        exchange.key, exchange.holder = key.name, key.holder
     exchange.deadline = deadline_of(request, service.settings.deadline_seconds)
     exchange.limits = partial(service.limiter.headers, key)
     if request.method in ("GET", "HEAD"):

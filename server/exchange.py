@@ -24,6 +24,9 @@ class Exchange:
     key: str | None = None
     """The name of the API key; None while nobody has been recognised, or where no keys are configured."""
 
+    holder: str = ""
+    """Whose requests share limits and kept prompts: `NamedKey.holder`; empty where no keys are configured."""
+
     ticket: "Ticket | None" = None
     """What the key's limits have granted."""
 

@@ -4,8 +4,8 @@
     alice:sk-alice-new1
     sk-without-a-name
 
-Keys of one name share its limits, so that a key can be replaced while both work. A key without a name is called by its
-place: `key-3`.
+Keys of one name share its limits and what is kept of its prompts, so that a key can be replaced while both work. A key
+without a name is by itself, and called by its place: `key-3`.
 """
 
 import hashlib
@@ -49,6 +49,11 @@ class NamedKey:
     """A key's hash, and whose it is."""
 
     name: str
+    """As logs and refusals say it."""
+
+    holder: str = field(repr=False)
+    """One for all keys of a name; of a key without one it follows the key when the list around it is edited."""
+
     digest: bytes = field(repr=False)
     limits: KeyLimits = KeyLimits()
 
@@ -95,11 +100,14 @@ def digest_of(key: str) -> bytes:
 
 def _parsed(entry: list[str], place: int, source: str) -> NamedKey:
     named = _NAMED.fullmatch(entry[0])
-    name, key = (named[1], named[2]) if named else (f"key-{place}", entry[0])
+    key = named[2] if named else entry[0]
     if len(key) < MIN_KEY_LENGTH or not key.isascii():
         allowed = f"keys in ASCII of at least {MIN_KEY_LENGTH} characters each (key {place} is not)"
         raise InvalidParameter(source, "***", allowed)
-    return NamedKey(name=name, digest=digest_of(key), limits=_parsed_limits(entry[1:], place, source))
+    digest, limits = digest_of(key), _parsed_limits(entry[1:], place, source)
+    if named:
+        return NamedKey(name=named[1], holder=named[1], digest=digest, limits=limits)
+    return NamedKey(name=f"key-{place}", holder=f"sha256:{digest.hex()}", digest=digest, limits=limits)
 
 
 def _parsed_limits(words: list[str], place: int, source: str) -> KeyLimits:

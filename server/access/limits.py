@@ -106,7 +106,7 @@ class Limiter:
 
     def _account(self, key: NamedKey | None, now: float) -> _Account:
         limits = self._default if key is None else key.limits.otherwise(self._default)
-        account = self._accounts.setdefault("" if key is None else key.name, _Account(limits))
+        account = self._accounts.setdefault("" if key is None else key.holder, _Account(limits))
         account.set_limits(limits, now)
         return account
 

@@ -196,7 +196,7 @@ def _caller(body: GenerationBody) -> str:
     exchange = current()
     if exchange is None:
         return body.user or ""
-    return f"{exchange.key or ''}\n{body.user or exchange.key or exchange.address}"
+    return f"{exchange.holder}\n{body.user or exchange.holder or exchange.address}"
 
 
 async def _admitted(run: Run, service: Service) -> None:

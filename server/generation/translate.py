@@ -42,7 +42,6 @@ def engine_requests(
     max_context = serving.llm.max_context
     target_return = _target_return(order.body, proxy, serving)
     exchange = current()
-    scope = "" if exchange is None or exchange.key is None else exchange.key
     return [
         GenerationRequest(
             id=f"{run_id}-{number * order.num_choices + index}",
@@ -52,7 +51,7 @@ def engine_requests(
                 target_return=target_return,
             ),
             proxy=proxy,
-            prefix_scope=scope,
+            prefix_scope="" if exchange is None else exchange.holder,
         )
         for number, prompt in enumerate(prompts)
         for index in range(order.num_choices)

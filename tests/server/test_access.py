@@ -17,6 +17,8 @@ from server.access.keys import Access, KeySources
 from tests.server.conftest import RunningServer, eventually
 
 ALICE, BOB = "sk-alice-0001", "sk-bob-000002"
+BOB_HOLDER = "sha256:e9be38b9c627292bd28a57839381b5a56eebed82937b48aa8a25e5cd38013c29"
+"""`printf sk-bob-000002 | sha256sum`."""
 
 
 def sources(api: Path | None, *, keys: tuple[str, ...] = (), admin: Path | None = None) -> KeySources:
@@ -40,11 +42,13 @@ def test_a_line_is_a_name_a_key_and_limits() -> None:
     keys = parse_keys(text, "api_keys_file")
 
     assert [key.name for key in keys] == ["alice", "key-2", "sk"]
+    assert [key.holder for key in keys] == ["alice", BOB_HOLDER, "sk"]
     assert keys[0].limits == KeyLimits(requests_per_minute=60, max_running=4)
     assert keys[0].limits.otherwise(KeyLimits(requests_per_minute=9, tokens_per_minute=7)) == KeyLimits(
         requests_per_minute=60, tokens_per_minute=7, max_running=4
     )
     assert ALICE not in repr(keys)
+    assert BOB_HOLDER not in repr(keys)
 
 
 @pytest.mark.parametrize(

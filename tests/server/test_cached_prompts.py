@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 
-from tests.server.conftest import RunningServer, chat_body
+from tests.server.conftest import RunningServer, chat_body, eventually
+from tests.server.test_access import rewrite, status
 
 LONG = "of the sea and of ships " * 4
-ALICE, BOB = "sk-alice-0001", "sk-bob-000002"
+ALICE, BOB, CAROL = "sk-alice-0001", "sk-bob-000002", "sk-carol-0003"
 
 
 def cached(usage: dict[str, Any]) -> tuple[int, int]:
@@ -22,6 +24,13 @@ def complete(server: RunningServer, **fields: Any) -> dict[str, Any]:
     body = {"model": "tiny", "prompt": LONG, "max_tokens": 2} | fields
     usage: dict[str, Any] = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).json()["usage"]
     return usage
+
+
+def ask(server: RunningServer, key: str) -> int:
+    """How much of a prompt was there for `key`."""
+    headers = {"authorization": f"Bearer {key}"}
+    answer = httpx.post(f"{server.url}/v1/chat/completions", json=chat_body(LONG), headers=headers, timeout=60)
+    return cached(answer.json()["usage"])[0]
 
 
 def test_a_chat_tells_how_much_of_its_prompt_was_there(server: RunningServer) -> None:
@@ -86,15 +95,29 @@ def test_a_response_tells_it_too(server: RunningServer) -> None:
 def test_keys_do_not_share_what_they_have_sent(start: Callable[..., RunningServer]) -> None:
     server = start(api_keys=(f"alice:{ALICE}", f"bob:{BOB}"))
 
-    def ask(key: str) -> int:
-        headers = {"authorization": f"Bearer {key}"}
-        answer = httpx.post(f"{server.url}/v1/chat/completions", json=chat_body(LONG), headers=headers, timeout=60)
-        return cached(answer.json()["usage"])[0]
-
-    found = [ask(key) for key in (ALICE, BOB, ALICE, BOB)]
+    found = [ask(server, key) for key in (ALICE, BOB, ALICE, BOB)]
 
     assert found[:2] == [0, 0]
     assert found[2] == found[3] > 64
+
+
+def test_a_key_without_a_name_keeps_its_own_when_the_list_is_edited(
+    start: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{ALICE}\n{BOB}\n")
+    server = start(api_keys_file=file, api_keys=(CAROL,))
+    before = [ask(server, key) for key in (ALICE, BOB, CAROL)]
+
+    rewrite(file, f"{BOB}\n")
+    eventually(lambda: status(server, ALICE) == 401, "the shorter list")
+
+    assert before == [0, 0, 0]
+    assert ask(server, BOB) > 64
+    rewrite(file, f"sk-dora-00004\n{ALICE}\n")
+    eventually(lambda: status(server, ALICE) == 200, "the other list")
+    assert ask(server, "sk-dora-00004") == 0
+    assert ask(server, ALICE) > 64
 
 
 def test_it_can_be_switched_off(start: Callable[..., RunningServer]) -> None:

@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from server.access.api_keys import KeyLimits
+from server.access.api_keys import KeyLimits, parse_keys
 from server.access.limits import Limiter, duration
 from server.access.token_bucket import TokenBucket
 from tests.server.conftest import RunningServer, chat_body, eventually
@@ -76,6 +76,17 @@ def test_requests_per_minute_are_counted_by_key_and_named_in_headers(start: Call
         )
         == 1
     )
+
+
+def test_what_a_key_without_a_name_has_taken_stays_with_it_when_the_list_is_edited() -> None:
+    limiter = Limiter(KeyLimits(requests_per_minute=5), clock=lambda: 7.0)
+    alice, bob = parse_keys(f"{ALICE},{BOB}", "api_keys")
+    limiter.enter(alice)
+
+    (bob_alone,) = parse_keys(BOB, "api_keys")
+
+    remaining = [limiter.headers(key)["x-ratelimit-remaining-requests"] for key in (alice, bob, bob_alone)]
+    assert remaining == ["4", "5", "5"]
 
 
 def test_retry_after_is_kept_to_the_word(start: Callable[..., RunningServer]) -> None:
