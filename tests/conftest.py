@@ -1,6 +1,8 @@
 """Shared fixtures: small LLMs that are real in everything but size."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -12,6 +14,7 @@ from proxy_model.config import FeatureMode, PolicyConfig
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from tests.architectures import random_model
+from tests.endpoint import Answer, listening
 from tests.tiny_tokenizer import byte_tokenizer
 
 torch.set_num_threads(1)
@@ -21,6 +24,13 @@ torch.set_num_threads(1)
 def small_llm() -> FrozenLLM:
     """A random Llama of 3 layers, 64 wide, 1,500 tokens; ends at token 7."""
     return FrozenLLM(random_model("llama_untied"), byte_tokenizer(), "small")
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[Answer], str]]:
+    """Starts HTTP servers, which end with the test; says where they are."""
+    with ExitStack() as stack:
+        yield lambda answer: stack.enter_context(listening(answer))
 
 
 def steering_policy(

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import httpx
 import pytest
 
 from tests.docker.engine import REPOSITORY, Engine, engine, import_python, override
+from tests.free_port import free_port
 from tests.front_door.server_process import eventually
 
 SERVICES = ("server", "trainer", "prometheus", "grafana")
@@ -71,7 +71,7 @@ def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def stack(docker_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Built, up and healthy; taken down with its volumes at the end."""
-    ports = {service: _free_port() for service in SERVICES}
+    ports = {service: free_port() for service in SERVICES}
     variables = {f"{service.upper()}_PORT": str(port) for service, port in ports.items()}
     own_engine = Engine({**docker_engine.environment, **variables}, docker_engine.is_private, docker_engine.torch_index)
     files = [str(REPOSITORY / "docker-compose.yml")]
@@ -103,10 +103,3 @@ def _python_image() -> str:
     found = re.search(r"^FROM (python:\S+)", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
     assert found is not None
     return found[1]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

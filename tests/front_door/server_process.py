@@ -2,8 +2,6 @@
 
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.free_port import free_port
 
 START_SECONDS = 120.0
 VLLM_START_SECONDS = 400.0
@@ -68,7 +68,7 @@ def start_server(home: Path, *flags: str, environment: Mapping[str, str] | None 
     settings = {"PROXY_RLHF_HOME": str(home), **(environment or {})}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
     quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    port = _free_port()
+    port = free_port()
     with (home / "stdout").open("ab") as out, (home / "stderr").open("ab") as err:
         process = subprocess.Popen(
             [str(_PROGRAM), "serve", "--port", str(port), *flags],
@@ -101,12 +101,3 @@ def _is_ready(server: ServerProcess) -> bool:
         return server.get("/ready").status_code == 200
     except httpx.ConnectError:
         return False
-
-
-def _free_port() -> int:
-    """Outside of the range from which the kernel takes ports for clients, so that none of those gets it meanwhile."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port

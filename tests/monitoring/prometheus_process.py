@@ -1,7 +1,5 @@
 """A real Prometheus with the provisioned rules, which scrapes what a test started every other second."""
 
-import random
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.free_port import free_port
 from tests.front_door.server_process import eventually
 from tests.monitoring.prometheus_tools import find_tool
 from tests.monitoring.provisioned import PROMETHEUS, RULES
@@ -42,7 +41,7 @@ class PrometheusProcess:
 @contextmanager
 def running_prometheus(folder: Path, targets: Mapping[str, str]) -> Iterator[PrometheusProcess]:
     """The provisioned configuration with the hosts of `targets` by job and no keys, in `folder`; killed at the end."""
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     config = folder / "prometheus.yml"
     config.write_text(yaml.safe_dump(_configuration({**targets, "prometheus": address})), encoding="utf-8")
     flags = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]
@@ -74,12 +73,3 @@ def _is_ready(process: "subprocess.Popen[bytes]", client: httpx.Client, log: Pat
         return client.get("/-/ready").status_code == 200
     except httpx.TransportError:
         return False
-
-
-def _free_port() -> int:
-    """Outside of the range from which the kernel takes ports for clients."""
-    while True:
-        port = random.randrange(30_000, 32_000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port

@@ -1,8 +1,6 @@
 """Traces arrive at a real OTLP receiver, with the conventions' names and the engine's times."""
 
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -12,6 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from server.settings import wants_traces
 from server.telemetry.tracing import Tracing
+from tests.endpoint import Answer, Asked
 from tests.server.conftest import RunningServer, chat_body, eventually
 from tests.server.fakes import publish
 from tests.server.test_reload import serves
@@ -20,49 +19,28 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SECRET = "my-secret-prompt"
 
 
-class Receiver(ThreadingHTTPServer):
-    """Keeps every span that is posted to /v1/traces."""
+class Receiver:
+    """A collector that keeps every span."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, listen: Callable[[Answer], str]) -> None:
         self.spans: list[Any] = []
         self.bodies: list[bytes] = []
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1/traces"
+        self.endpoint = f"{listen(self._answer)}/v1/traces"
 
     def named(self, name: str) -> list[Any]:
         return [span for span in self.spans if span.name == name]
 
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        message = ExportTraceServiceRequest.FromString(body)
-        self.server.bodies.append(body)
-        for resource in message.resource_spans:
+    def _answer(self, asked: Asked) -> tuple[int, bytes]:
+        self.bodies.append(asked.body)
+        for resource in ExportTraceServiceRequest.FromString(asked.body).resource_spans:
             for scope in resource.scope_spans:
-                self.server.spans += scope.spans
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        return
+                self.spans += scope.spans
+        return 200, b""
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A collector on a free port."""
-    with Receiver() as found:
-        thread = threading.Thread(target=found.serve_forever)
-        thread.start()
-        yield found
-        found.shutdown()
-        thread.join()
+def receiver(listen: Callable[[Answer], str]) -> Receiver:
+    return Receiver(listen)
 
 
 def attributes(span: Any) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 import json
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 
 from proxy_model.paths import proxies_root, store_file
 from proxy_model.registry import ProxyRegistry
+from tests.endpoint import Answer, Asked
 from tests.store.ended_job import add_ended_job
 from tests.trainer.service.process import TrainerProcess, eventually, start_trainer, write_job
 from trainer.metrics import METRICS
@@ -95,39 +94,19 @@ class LoadedServer:
     def __init__(self) -> None:
         self.num_running = 1
         self.num_looks = 0
-        outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.num_looks += 1
-                data = f'num_requests_running{{model="tiny"}} {outer.num_running}\n'.encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *args: object) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/metrics"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def loaded_server() -> Iterator[LoadedServer]:
-    server = LoadedServer()
-    yield server
-    server.server.shutdown()
-    server.server.server_close()
+    def answer(self, asked: Asked) -> tuple[int, bytes]:
+        self.num_looks += 1
+        return 200, f'num_requests_running{{model="tiny"}} {self.num_running}\n'.encode()
 
 
 def test_training_stands_back_while_the_server_is_busy(
-    start: Start, tmp_path: Path, loaded_server: LoadedServer
+    start: Start, tmp_path: Path, listen: Callable[[Answer], str]
 ) -> None:
     """A thousandth of the time: no iteration would be done in minutes."""
-    home = tmp_path / "home"
-    busy = {"PROXY_RLHF_TRAINER_SERVER_METRICS": loaded_server.url, "PROXY_RLHF_TRAINER_BUSY_SHARE": "0.001"}
+    home, loaded_server = tmp_path / "home", LoadedServer()
+    url = f"{listen(loaded_server.answer)}/metrics"
+    busy = {"PROXY_RLHF_TRAINER_SERVER_METRICS": url, "PROXY_RLHF_TRAINER_BUSY_SHARE": "0.001"}
 
     trainer = start(home, write_job(tmp_path, iterations=2, rounds=1), **busy)
     eventually(lambda: loaded_server.num_looks >= 5, "five looks at the server")
