@@ -1,7 +1,7 @@
 """The frozen LLM: a packed step in, hidden states and logits out. Its weights never change."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,17 +11,26 @@ from proxy_model.errors import InvalidParameter
 from proxy_model.kv_cache import KVCache
 from proxy_model.linear import FrozenLinear
 from proxy_model.llama_decoder import LlamaDecoder
+from proxy_model.llama_weights import is_plain_llama
 from proxy_model.llm_identity import identity_of, open_llm
+from proxy_model.native.library import load_kernels
+from proxy_model.native.linear import PackedLinear
+from proxy_model.native.llama import NativeLlamaDecoder
 from proxy_model.transformers_decoder import TransformersDecoder
 
 _ROWS_PER_READ = 2048
 """Texts that are only read go through the LLM in packs of about this many tokens."""
 
 
+DecoderKind = Literal["native", "torch", "transformers"]
+"""Who computes a pass: compiled kernels, our decoder in torch, or transformers' own code of the architecture."""
+
+
 class FrozenLLM:
     """A causal LM of transformers as the decode loop sees it."""
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, *, may_use_fast_decoder: bool = True) -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str, *, decoder: DecoderKind | None = None) -> None:
+        """`decoder` None: the fastest that can."""
         model = model.eval().requires_grad_(False)
         self.name = name
         identity = identity_of(model, tokenizer, name)
@@ -34,14 +43,17 @@ class FrozenLLM:
         self.num_layers: int = config.num_hidden_layers
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         head = model.get_output_embeddings()
-        self._head = FrozenLinear(head.weight, head.bias)
+        kernels = load_kernels()
+        self._head: PackedLinear | FrozenLinear = (
+            PackedLinear(kernels, head.weight, head.bias)
+            if kernels is not None and PackedLinear.supports(head.weight)
+            else FrozenLinear(head.weight, head.bias)
+        )
         self.vocab_size: int = self._head.num_outputs
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.bytes_per_pass = _bytes_per_pass(model)
-        is_fast = may_use_fast_decoder and LlamaDecoder.supports(model)
-        self._decoder: LlamaDecoder | TransformersDecoder = (
-            LlamaDecoder(model, self.max_context) if is_fast else TransformersDecoder(model)
-        )
+        self.decoder_kind = decoder or fastest_decoder(model)
+        self._decoder = _decoder(self.decoder_kind, model, self.max_context)
         self.embedding: Tensor = self._decoder.embedding
         self.dtype: torch.dtype = self.embedding.dtype
         self.device: torch.device = self.embedding.device
@@ -109,6 +121,22 @@ class FrozenLLM:
             chunks=tuple(chunks),
         )
         return self._decoder.forward(step, taps)
+
+
+def fastest_decoder(model: Any) -> DecoderKind:
+    """The fastest that computes what `model` of transformers does, on the device that it is on."""
+    if NativeLlamaDecoder.supports(model):
+        return "native"
+    return "torch" if is_plain_llama(model) else "transformers"
+
+
+def _decoder(
+    kind: DecoderKind, model: Any, max_context: int
+) -> NativeLlamaDecoder | LlamaDecoder | TransformersDecoder:
+    kernels = load_kernels()
+    if kind == "native" and kernels is not None:
+        return NativeLlamaDecoder(kernels, model, max_context)
+    return LlamaDecoder(model, max_context) if kind == "torch" else TransformersDecoder(model)
 
 
 def load_llm(source: str, *, dtype: str = "auto", device: str = "auto", name: str | None = None) -> FrozenLLM:

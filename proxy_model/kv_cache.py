@@ -37,6 +37,17 @@ class KVCache:
         return keys, values
 
     @property
+    def num_layers(self) -> int:
+        """Layers, written to or not."""
+        return len(self.keys)
+
+    def reserve(self, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> None:
+        """Allocate what has not been written to, on CPU: its addresses are then fixed."""
+        like = torch.empty(1, num_kv_heads, head_dim, dtype=dtype)
+        for stored in (self.keys, self.values):
+            stored[:] = [self._allocate(like) if tensor is None else tensor for tensor in stored]
+
+    @property
     def bytes_per_token(self) -> int:
         """Keys and values of all layers that have been written to."""
         written = [tensor for tensor in (*self.keys, *self.values) if tensor is not None]

@@ -1,7 +1,7 @@
 """The Llama family's decoder (Llama, SmolLM, Mistral, Qwen2, Qwen3) with nothing but what a step needs.
 
-Reads the weights of the model that transformers loaded, joins projections that share an input, and leaves out what a
-general implementation carries. `tests/invariants` holds it equal to transformers' own forward.
+Leaves out what a general implementation carries. `tests/invariants` holds it equal to transformers' own forward.
+`proxy_model.native` computes the same in compiled code on CPUs that have what it takes.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,7 @@ from torch import Tensor
 
 from proxy_model.attention import AttentionShape, PackedStep, attend
 from proxy_model.linear import FrozenLinear
-
-SUPPORTED_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+from proxy_model.llama_weights import LayerWeights, head_dim, rotary_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,20 @@ class _Layer:
     down: FrozenLinear
     shape: AttentionShape
 
+    @staticmethod
+    def of(weights: LayerWeights) -> "_Layer":
+        return _Layer(
+            input_norm=weights.input_norm,
+            qkv=FrozenLinear(weights.qkv.weight, weights.qkv.bias),
+            query_norm=weights.query_norm,
+            key_norm=weights.key_norm,
+            output=FrozenLinear(weights.output.weight, weights.output.bias),
+            mlp_norm=weights.mlp_norm,
+            gate_up=FrozenLinear(weights.gate_up.weight),
+            down=FrozenLinear(weights.down.weight),
+            shape=AttentionShape(scale=weights.scale),
+        )
+
 
 class LlamaDecoder:
     """Embedding, layers and final norm; the head is `FrozenLLM`'s."""
@@ -36,25 +49,15 @@ class LlamaDecoder:
     def __init__(self, model: Any, max_context: int) -> None:
         config = model.config
         decoder = model.model
-        self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.head_dim = head_dim(model)
         self.num_heads: int = config.num_attention_heads
         self.num_kv_heads: int = config.num_key_value_heads
         self.epsilon: float = config.rms_norm_eps
         self.embedding: Tensor = decoder.embed_tokens.weight.detach()
         self.final_norm: Tensor = decoder.norm.weight.detach()
-        self.layers = [self._take(layer) for layer in decoder.layers]
-        self.cos, self.sin = _rotary_table(decoder.rotary_emb, max_context, self.embedding)
-
-    @staticmethod
-    def supports(model: Any) -> bool:
-        """Whether this decoder computes what `model` does: no sliding windows, no MLP biases, plain SiLU."""
-        config = model.config
-        return (
-            config.model_type in SUPPORTED_MODEL_TYPES
-            and config.hidden_act == "silu"
-            and not getattr(config, "mlp_bias", False)
-            and getattr(config, "sliding_window", None) is None
-        )
+        self.layers = [_Layer.of(LayerWeights.of(layer)) for layer in decoder.layers]
+        cos, sin = rotary_table(decoder.rotary_emb, max_context, self.embedding)
+        self.cos, self.sin = cos[:, None], sin[:, None]
 
     def forward(self, step: PackedStep, taps: tuple[int, ...] = ()) -> tuple[Tensor, list[Tensor]]:
         """Last hidden states after the final norm (N, D), and the outputs of the layers numbered in `taps` (from 1).
@@ -92,36 +95,7 @@ class LlamaDecoder:
     def _norm(self, hidden: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(hidden, weight.shape, weight, self.epsilon)
 
-    def _take(self, layer: Any) -> _Layer:
-        attention, mlp = layer.self_attn, layer.mlp
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        has_bias = attention.q_proj.bias is not None
-        query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
-        return _Layer(
-            input_norm=layer.input_layernorm.weight.detach(),
-            qkv=FrozenLinear(
-                torch.cat([projection.weight for projection in projections]),
-                torch.cat([projection.bias for projection in projections]) if has_bias else None,
-            ),
-            query_norm=None if query_norm is None else query_norm.weight.detach(),
-            key_norm=None if key_norm is None else key_norm.weight.detach(),
-            output=FrozenLinear(attention.o_proj.weight, attention.o_proj.bias),
-            mlp_norm=layer.post_attention_layernorm.weight.detach(),
-            gate_up=FrozenLinear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])),
-            down=FrozenLinear(mlp.down_proj.weight),
-            shape=AttentionShape(scale=float(attention.scaling)),
-        )
-
 
 def _mlp(layer: _Layer, hidden: Tensor) -> Tensor:
     gate, up = layer.gate_up(hidden).chunk(2, dim=-1)
     return layer.down(F.silu(gate) * up)
-
-
-def _rotary_table(rotary: Any, max_context: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (max_context, 1, head_dim); the sines carry the sign that rotating half of a head asks for."""
-    positions = torch.arange(max_context, device=like.device)[None]
-    cos, sin = rotary(like[:1], positions)
-    half = sin.shape[-1] // 2
-    signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
-    return cos[0, :, None].to(like.dtype).contiguous(), signed[0, :, None].to(like.dtype).contiguous()

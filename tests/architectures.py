@@ -27,6 +27,9 @@ _SHAPE: dict[str, Any] = {
     "pad_token_id": None,
 }
 
+_WIDE: dict[str, Any] = {**_SHAPE, "hidden_size": 128, "intermediate_size": 160, "vocab_size": 1536}
+"""A shape that the compiled kernels take, in bfloat16."""
+
 ARCHITECTURES: dict[str, PretrainedConfig] = {
     "llama_tied": LlamaConfig(**_SHAPE, tie_word_embeddings=True),
     "llama_untied": LlamaConfig(**_SHAPE, tie_word_embeddings=False),
@@ -36,6 +39,9 @@ ARCHITECTURES: dict[str, PretrainedConfig] = {
     "gemma2_softcapped": Gemma2Config(
         **_SHAPE, head_dim=16, sliding_window=16, final_logit_softcapping=3.0, attn_logit_softcapping=2.0
     ),
+    "llama_wide": LlamaConfig(**_WIDE, tie_word_embeddings=True),
+    "qwen2_wide": Qwen2Config(**_WIDE, tie_word_embeddings=True),
+    "qwen3_wide": Qwen3Config(**_WIDE, head_dim=96),
     "gemma3_sliding": Gemma3TextConfig(**_SHAPE, head_dim=16, sliding_window=16),
 }
 

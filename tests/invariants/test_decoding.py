@@ -75,7 +75,7 @@ def test_plain_and_neutral_answers_are_those_of_transformers(name: str) -> None:
 def test_the_fast_decoder_is_transformers_own_forward() -> None:
     for name in ("llama_tied", "qwen2_with_biases", "qwen3_with_query_norms"):
         fast = FrozenLLM(random_model(name), byte_tokenizer(), name)
-        slow = FrozenLLM(random_model(name), byte_tokenizer(), name, may_use_fast_decoder=False)
+        slow = FrozenLLM(random_model(name), byte_tokenizer(), name, decoder="transformers")
 
         states = [llm.hidden_states(PROMPTS, taps=[1, 3]) for llm in (fast, slow)]
 

@@ -1,0 +1,237 @@
+/* One step of a Llama decoder in bfloat16: rows, each a token of some sequence at its own place in the cache.
+ *
+ * The threads walk through the layers together and meet after every operator. A row's numbers depend neither on the other
+ * rows of the step nor on the number of threads: every sum runs over one row alone, in one order. */
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "attention.h"
+#include "linear.h"
+#include "team.h"
+
+typedef struct {
+    const bf16 *input_norm, *mlp_norm;  /* [hidden_size] */
+    const bf16 *query_norm, *key_norm;  /* [head_dim], or NULL */
+    Linear qkv, output, gate_up, down;
+    float scale;
+} Layer;
+
+typedef struct {
+    int64_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, intermediate_size;
+    float epsilon;
+    const bf16 *embedding, *final_norm;
+    const bf16 *cos, *sin; /* [max_context][head_dim]; the sines carry the sign that rotating half of a head asks for */
+    const Layer *layers;
+} Model;
+
+typedef struct {
+    int64_t num_rows;
+    int64_t num_layers;                 /* that are run; the final norm only after all of the model's */
+    const int64_t *tokens, *positions;  /* [num_rows] */
+    const int64_t *slots, *places;      /* [num_rows] where in the cache a row's key and value belong */
+    const int64_t *begins;              /* [num_rows] the first place of its slot that a row looks at; NULL: 0 */
+    int64_t capacity;
+    bf16 *const *keys, *const *values;  /* [num_layers] of [num_slots][num_kv_heads][capacity][head_dim] */
+    int64_t first_sibling, num_siblings;         /* rows whose keys and values the cache does not get */
+    bf16 *sibling_keys, *sibling_values;         /* [num_layers][num_siblings][num_kv_heads][head_dim] */
+    bf16 *const *taps;                  /* [num_layers] of [num_rows][hidden_size], or NULL */
+    bf16 *hidden;                       /* [num_rows][hidden_size]: the result */
+} Step;
+
+typedef struct {
+    const Model *model;
+    const Step *step;
+    const OpenMP *openmp;
+    bf16 *normed, *qkv, *attended, *gated; /* [num_rows] of what a row has of each */
+    float *weights;                        /* [number of threads][weights_per_thread] */
+    int64_t weights_per_thread;
+    atomic_long *next_item; /* [num_layers] of attention, which takes longer for longer sequences */
+    Meeting meeting;
+} Work;
+
+static void normalise(const bf16 *from, const bf16 *weight, int64_t size, float epsilon, bf16 *to) {
+    __m512 squares = _mm512_setzero_ps();
+    for (int64_t d = 0; d < size; d += 16) squares = _mm512_fmadd_ps(load(from + d), load(from + d), squares);
+    __m512 factor = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)size + epsilon));
+    for (int64_t d = 0; d < size; d += 16)
+        store(to + d, _mm512_mul_ps(_mm512_mul_ps(load(from + d), factor), load(weight + d)));
+}
+
+/* Rotary position embedding of one head, in place. */
+static void rotate(bf16 *head, const bf16 *cos, const bf16 *sin, int64_t head_dim) {
+    int64_t half = head_dim / 2;
+    for (int64_t d = 0; d < half; d += 16) {
+        __m512 low = load(head + d), high = load(head + half + d);
+        store(head + d, _mm512_fmadd_ps(low, load(cos + d), _mm512_mul_ps(high, load(sin + d))));
+        store(head + half + d, _mm512_fmadd_ps(high, load(cos + half + d), _mm512_mul_ps(low, load(sin + half + d))));
+    }
+}
+
+static void embed(Work *work, Member member) {
+    const Step *step = work->step;
+    int64_t size = work->model->hidden_size;
+    for (int64_t row = first_of(member, step->num_rows); row < end_of(member, step->num_rows); row++)
+        memcpy(step->hidden + row * size, work->model->embedding + step->tokens[row] * size, size * sizeof(bf16));
+}
+
+static void normalise_rows(Work *work, Member member, const bf16 *weight, bf16 *to) {
+    const Step *step = work->step;
+    int64_t size = work->model->hidden_size;
+    for (int64_t row = first_of(member, step->num_rows); row < end_of(member, step->num_rows); row++)
+        normalise(step->hidden + row * size, weight, size, work->model->epsilon, to + row * size);
+}
+
+static void multiply(Work *work, Member member, const Linear *weight, const bf16 *rows, void *out, Epilogue epilogue) {
+    int64_t panels = weight->num_outputs / PANEL;
+    multiply_panels(weight, rows, work->step->num_rows, out, epilogue, first_of(member, panels), end_of(member, panels));
+}
+
+/* Turn a row's queries and keys to its position. */
+static void rotate_row(const Work *work, const Layer *layer, int64_t row, bf16 *qkv) {
+    const Model *model = work->model;
+    int64_t dim = model->head_dim, angle = work->step->positions[row] * dim;
+    for (int64_t head = 0; head < model->num_heads + model->num_kv_heads; head++) {
+        const bf16 *weight = head < model->num_heads ? layer->query_norm : layer->key_norm;
+        if (weight) normalise(qkv + head * dim, weight, dim, model->epsilon, qkv + head * dim);
+        rotate(qkv + head * dim, model->cos + angle, model->sin + angle, dim);
+    }
+}
+
+/* Write a row's keys and values to the cache, a sibling's beside it. */
+static void keep_row(const Work *work, int64_t layer, int64_t row, const bf16 *own_keys, const bf16 *own_values) {
+    const Step *step = work->step;
+    int64_t dim = work->model->head_dim, heads = work->model->num_kv_heads, sibling = row - step->first_sibling;
+    int is_sibling = 0 <= sibling && sibling < step->num_siblings;
+    bf16 *keys = is_sibling ? step->sibling_keys : step->keys[layer];
+    bf16 *values = is_sibling ? step->sibling_values : step->values[layer];
+    for (int64_t head = 0; head < heads; head++) {
+        int64_t beside = (layer * step->num_siblings + sibling) * heads + head;
+        int64_t inside = (step->slots[row] * heads + head) * step->capacity + step->places[row];
+        int64_t at = (is_sibling ? beside : inside) * dim;
+        memcpy(keys + at, own_keys + head * dim, dim * sizeof(bf16));
+        memcpy(values + at, own_values + head * dim, dim * sizeof(bf16));
+    }
+}
+
+static void place_rows(Work *work, Member member, int64_t layer) {
+    const Model *model = work->model;
+    int64_t dim = model->head_dim, width = (model->num_heads + 2 * model->num_kv_heads) * dim;
+    int64_t num_rows = work->step->num_rows;
+    for (int64_t row = first_of(member, num_rows); row < end_of(member, num_rows); row++) {
+        bf16 *qkv = work->qkv + row * width, *keys = qkv + model->num_heads * dim;
+        rotate_row(work, model->layers + layer, row, qkv);
+        keep_row(work, layer, row, keys, keys + model->num_kv_heads * dim);
+    }
+}
+
+static void attend_rows(Work *work, Member member, int64_t layer) {
+    const Model *model = work->model;
+    const Step *step = work->step;
+    int64_t dim = model->head_dim, kv_heads = model->num_kv_heads, group = model->num_heads / kv_heads;
+    float *weights = work->weights + member.number * work->weights_per_thread;
+    for (int64_t item; (item = atomic_fetch_add(&work->next_item[layer], 1)) < step->num_rows * kv_heads;) {
+        int64_t row = item / kv_heads, head = item % kv_heads, begin = step->begins ? step->begins[row] : 0;
+        const bf16 *qkv = work->qkv + row * (model->num_heads + 2 * kv_heads) * dim;
+        const bf16 *own_key = qkv + (model->num_heads + head) * dim;
+        int64_t at = ((step->slots[row] * kv_heads + head) * step->capacity + begin) * dim;
+        Visible visible = {step->keys[layer] + at, step->values[layer] + at, own_key, own_key + kv_heads * dim,
+                           step->places[row] - begin};
+        attend(qkv + head * group * dim, visible, group, dim, model->layers[layer].scale, weights,
+               work->attended + (row * model->num_heads + head * group) * dim);
+    }
+}
+
+static void tap(Work *work, Member member, bf16 *to) {
+    const Step *step = work->step;
+    int64_t size = work->model->hidden_size;
+    int64_t begin = first_of(member, step->num_rows) * size, end = end_of(member, step->num_rows) * size;
+    memcpy(to + begin, step->hidden + begin, (end - begin) * sizeof(bf16));
+}
+
+static void run_layers(void *argument) {
+    Work *work = argument;
+    const Model *model = work->model;
+    const Step *step = work->step;
+    Member member = join(work->openmp, &work->meeting);
+    embed(work, member);
+    for (int64_t index = 0; index < step->num_layers; index++) {
+        const Layer *layer = model->layers + index;
+        normalise_rows(work, member, layer->input_norm, work->normed);
+        meet(member);
+        multiply(work, member, &layer->qkv, work->normed, work->qkv, STORE);
+        meet(member);
+        place_rows(work, member, index);
+        meet(member);
+        attend_rows(work, member, index);
+        meet(member);
+        multiply(work, member, &layer->output, work->attended, step->hidden, ADD);
+        meet(member);
+        normalise_rows(work, member, layer->mlp_norm, work->normed);
+        meet(member);
+        multiply(work, member, &layer->gate_up, work->normed, work->gated, SILU_MUL);
+        meet(member);
+        multiply(work, member, &layer->down, work->gated, step->hidden, ADD);
+        meet(member);
+        if (step->taps && step->taps[index]) tap(work, member, step->taps[index]);
+    }
+    if (step->num_layers == model->num_layers) normalise_rows(work, member, model->final_norm, step->hidden);
+}
+
+static int64_t most_visible(const Step *step) {
+    int64_t most = 0;
+    for (int64_t row = 0; row < step->num_rows; row++) {
+        int64_t visible = step->places[row] - (step->begins ? step->begins[row] : 0);
+        if (visible > most) most = visible;
+    }
+    return most;
+}
+
+/* 0, or -1 where memory is short. `openmp` may be NULL for one thread. */
+int llama_step(const Model *model, const Step *step, const OpenMP *openmp, int num_threads) {
+    int64_t rows = step->num_rows, attended = model->num_heads * model->head_dim;
+    int64_t width = model->hidden_size + 2 * attended + 2 * model->num_kv_heads * model->head_dim
+                    + model->intermediate_size;
+    Work work = {.model = model, .step = step, .openmp = num_threads > 1 ? openmp : NULL};
+    work.weights_per_thread = model->num_heads / model->num_kv_heads * weights_of_head(most_visible(step));
+    work.weights = malloc(num_threads * work.weights_per_thread * sizeof(float));
+    work.next_item = calloc(step->num_layers, sizeof *work.next_item);
+    work.normed = malloc(rows * width * sizeof(bf16));
+    int is_short = !work.weights || !work.next_item || !work.normed;
+    if (!is_short) {
+        work.qkv = work.normed + rows * model->hidden_size;
+        work.attended = work.qkv + rows * (attended + 2 * model->num_kv_heads * model->head_dim);
+        work.gated = work.attended + rows * attended;
+        if (work.openmp) openmp->parallel(run_layers, &work, num_threads, 0);
+        else run_layers(&work);
+    }
+    free(work.weights);
+    free(work.next_item);
+    free(work.normed);
+    return is_short ? -1 : 0;
+}
+
+typedef struct {
+    const Linear *weight;
+    const bf16 *rows;
+    int64_t num_rows;
+    void *out;
+    Epilogue epilogue;
+    const OpenMP *openmp;
+} Multiplication;
+
+static void run_multiplication(void *argument) {
+    Multiplication *each = argument;
+    Member member = join(each->openmp, NULL);
+    int64_t panels = each->weight->num_outputs / PANEL;
+    multiply_panels(each->weight, each->rows, each->num_rows, each->out, each->epilogue,
+                    first_of(member, panels), end_of(member, panels));
+}
+
+/* rows [num_rows][num_inputs] times a weight, alone: the head's logits. */
+void linear(const Linear *weight, const bf16 *rows, int64_t num_rows, void *out, Epilogue epilogue,
+            const OpenMP *openmp, int num_threads) {
+    Multiplication each = {weight, rows, num_rows, out, epilogue, num_threads > 1 ? openmp : NULL};
+    if (each.openmp) openmp->parallel(run_multiplication, &each, num_threads, 0);
+    else run_multiplication(&each);
+}

@@ -1,0 +1,48 @@
+/* Vectors of 16 floats, and of 32 bfloat16 in pairs: AVX-512 with BF16 (Intel from Cooper Lake, AMD from Zen 4 on). */
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint16_t bf16;
+
+/* 16 bfloat16 as floats. */
+INLINE __m512 widened(__m256i narrow) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+}
+
+INLINE __m512 load(const bf16 *from) { return widened(_mm256_loadu_si256((const __m256i *)from)); }
+
+/* To the nearest bfloat16. */
+INLINE __m256i narrowed(__m512 values) { return (__m256i)_mm512_cvtneps_pbh(values); }
+
+INLINE void store(bf16 *to, __m512 values) { _mm256_storeu_si256((__m256i *)to, narrowed(values)); }
+
+/* What is left of `values` when they are stored as bfloat16. */
+INLINE __m512 rounded(__m512 values) { return widened(narrowed(values)); }
+
+/* 32 bfloat16, two in every lane. */
+INLINE __m512bh load_pairs(const bf16 *from) { return (__m512bh)_mm512_loadu_si512(from); }
+
+/* Two bfloat16, repeated in every lane. */
+INLINE __m512bh repeat_pair(const bf16 *from) {
+    int32_t pair;
+    memcpy(&pair, from, sizeof pair);
+    return (__m512bh)_mm512_set1_epi32(pair);
+}
+
+/* e^x, relative error below 1e-6: 2^n times a polynomial of what is left of x (the coefficients are Cephes'). */
+INLINE __m512 exponential(__m512 x) {
+    x = _mm512_max_ps(x, _mm512_set1_ps(-104.0f));
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
+    __m512 rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), rest);
+    const float coefficients[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
+                                  0.5f, 1.0f, 1.0f};
+    __m512 sum = _mm512_set1_ps(1.9875691500e-4f);
+    for (int i = 0; i < 7; i++) sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(coefficients[i]));
+    return _mm512_scalef_ps(sum, n);
+}
