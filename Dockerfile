@@ -22,8 +22,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && cd /opt/venv/lib/python3*/site-packages \
     && rm -rf torch/include torch/share torch/test && find torch/bin -type f ! -name torch_shm_manager -delete \
     && find sympy networkx numpy -type d -name tests -prune -exec rm -rf {} +
-RUN --mount=type=cache,target=/root/.cache/pip python -m pip install --target /opt/hatch hatchling==1.33.0
-COPY README.md LICENSE ./
+# zig is the C compiler of the kernels.
+RUN --mount=type=cache,target=/root/.cache/pip python -m pip install --target /opt/hatch hatchling==1.33.0 ziglang==0.15.2
+COPY README.md LICENSE hatch_build.py ./
 COPY proxy_model proxy_model
 COPY vllm_plugin vllm_plugin
 COPY store store

@@ -65,17 +65,19 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.installed-serve: $(VENV)/.created pyproject.toml constraints.txt
+KERNELS := $(wildcard proxy_model/native/*.[ch])
+
+$(VENV)/.installed-serve: $(VENV)/.created pyproject.toml constraints.txt $(KERNELS)
 	$(INSTALL) .
 	touch $@
 
-$(VENV)/.installed-%: $(VENV)/.created pyproject.toml constraints.txt
+$(VENV)/.installed-%: $(VENV)/.created pyproject.toml constraints.txt $(KERNELS)
 	$(INSTALL) ".[$*]"
 	touch $@
 
 vllm: $(VLLM_VENV)/.installed
 
-$(VLLM_VENV)/.installed: requirements-vllm.txt pyproject.toml
+$(VLLM_VENV)/.installed: requirements-vllm.txt pyproject.toml $(KERNELS)
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-vllm.txt
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

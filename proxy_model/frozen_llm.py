@@ -13,7 +13,6 @@ from proxy_model.linear import FrozenLinear
 from proxy_model.llama_decoder import LlamaDecoder
 from proxy_model.llama_weights import is_plain_llama
 from proxy_model.llm_identity import identity_of, open_llm
-from proxy_model.native.library import load_kernels
 from proxy_model.native.linear import PackedLinear
 from proxy_model.native.llama import NativeLlamaDecoder
 from proxy_model.transformers_decoder import TransformersDecoder
@@ -43,12 +42,8 @@ class FrozenLLM:
         self.num_layers: int = config.num_hidden_layers
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         head = model.get_output_embeddings()
-        kernels = load_kernels()
-        self._head: PackedLinear | FrozenLinear = (
-            PackedLinear(kernels, head.weight, head.bias)
-            if kernels is not None and PackedLinear.supports(head.weight)
-            else FrozenLinear(head.weight, head.bias)
-        )
+        linear = PackedLinear if PackedLinear.supports(head.weight) else FrozenLinear
+        self._head: PackedLinear | FrozenLinear = linear(head.weight, head.bias)
         self.vocab_size: int = self._head.num_outputs
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.bytes_per_pass = _bytes_per_pass(model)
@@ -133,9 +128,8 @@ def fastest_decoder(model: Any) -> DecoderKind:
 def _decoder(
     kind: DecoderKind, model: Any, max_context: int
 ) -> NativeLlamaDecoder | LlamaDecoder | TransformersDecoder:
-    kernels = load_kernels()
-    if kind == "native" and kernels is not None:
-        return NativeLlamaDecoder(kernels, model, max_context)
+    if kind == "native":
+        return NativeLlamaDecoder(model, max_context)
     return LlamaDecoder(model, max_context) if kind == "torch" else TransformersDecoder(model)
 
 

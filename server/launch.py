@@ -136,6 +136,7 @@ def _announce(service: Service, url: str, metrics_listener: socket.socket | None
     key = " -H 'authorization: Bearer '$OPENAI_API_KEY" if service.access.api else ""
     models = [serving.llm.name, *(f"{serving.llm.name}:{name}" for name in serving.reloader.table.names())]
     print(f"proxy-rlhf: ready on {url}\n  models: {', '.join(models)}, {serving.llm.name}:base")
+    print(f"  computed by: {serving.llm.computed_by}")
     if not service.access.api:
         print("  no API key is set (PROXY_RLHF_API_KEYS): only this machine can connect")
     if metrics_listener is not None:

@@ -1,10 +1,9 @@
-"""Compile the kernels beside their sources: `python proxy_model/native/build.py`, and when the package is installed.
+"""Compile the kernels: `python proxy_model/native/build.py`, and when the package is installed.
 
 The file's name carries a digest of the sources, so that what was compiled from others is never loaded.
 """
 
 import hashlib
-import os
 import platform
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
+COMPILED = FOLDER / "compiled"
 FLAGS = [
     *("-O3", "-std=gnu11", "-shared", "-fPIC", "-ffp-contract=off", "-Wall"),
     "-march=cooperlake",  # the oldest that has all of the instructions
@@ -26,7 +26,7 @@ def library() -> Path:
     digest = hashlib.sha256()
     for source in sorted(FOLDER.glob("*.[ch]")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return FOLDER / f"kernels-{digest.hexdigest()[:12]}.so"
+    return COMPILED / f"kernels-{digest.hexdigest()[:12]}.so"
 
 
 def is_supported() -> bool:
@@ -35,11 +35,12 @@ def is_supported() -> bool:
 
 
 def own_compiler() -> list[str] | None:
-    """The machine's C compiler, if it knows the instructions."""
+    """The machine's C compiler, if it has headers and knows the instructions."""
+    headers = b"#include <immintrin.h>\n#include <math.h>\n"
     for name in ("cc", "gcc", "clang"):
         if path := shutil.which(name):
-            probe = [path, *FLAGS, "-x", "c", "-", "-o", os.devnull]
-            if not subprocess.run(probe, input=b"", capture_output=True, check=False).returncode:
+            probe = [path, *FLAGS, "-fsyntax-only", "-x", "c", "-"]
+            if not subprocess.run(probe, input=headers, capture_output=True, check=False).returncode:
                 return [path]
     return None
 
@@ -49,11 +50,12 @@ def compile_kernels() -> Path:
     target = library()
     compiler = own_compiler() or [sys.executable, "-m", "ziglang", "cc"]
     sources = [str(source) for source in sorted(FOLDER.glob("*.c"))]
-    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+    COMPILED.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=COMPILED) as folder:
         made = Path(folder, target.name)
         subprocess.run([*compiler, *FLAGS, *sources, "-lm", "-o", str(made)], check=True)
         made.replace(target)
-    for old in FOLDER.glob("kernels-*.so"):
+    for old in COMPILED.glob("kernels-*.so"):
         if old != target:
             old.unlink()
     return target

@@ -8,6 +8,7 @@ from ctypes import POINTER, Structure, c_float, c_int, c_int64, c_void_p
 from functools import lru_cache
 from pathlib import Path
 
+from proxy_model.errors import ModelUnavailable
 from proxy_model.native.build import is_supported, library
 
 STORE_FLOAT = 1
@@ -76,12 +77,20 @@ class Kernels:
 
 @lru_cache(maxsize=1)
 def load_kernels() -> Kernels | None:
-    """The kernels, or None: not compiled from these sources, or not for this processor, or torch came without OpenMP."""
+    """The kernels; None if nobody compiled these sources, this processor is another, or torch came without OpenMP."""
     path = library()
     openmp = _loaded_openmp()
     if not is_supported() or openmp is None or not path.is_file() or not _knows_bfloat16():
         return None
     return Kernels(path, openmp)
+
+
+def kernels() -> Kernels:
+    """The kernels where they are known to be there. Raises `ModelUnavailable` elsewhere."""
+    found = load_kernels()
+    if found is None:
+        raise ModelUnavailable("there are no compiled kernels for this processor")
+    return found
 
 
 def _knows_bfloat16() -> bool:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from proxy_model.native.library import CLinear, Kernels, load_kernels
+from proxy_model.native.library import CLinear, kernels, load_kernels
 
 PANEL = 64
 """Outputs that are computed together: `linear.h`'s."""
@@ -12,9 +12,10 @@ PANEL = 64
 class PackedLinear:
     """`x @ weight.T + bias` of bfloat16 rows, each the same to the bit alone and among others."""
 
-    def __init__(self, kernels: Kernels, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """`weight` (num_outputs, num_inputs) as `supports` says."""
         self.num_outputs, num_inputs = weight.shape
-        self._kernels = kernels
+        self._kernels = kernels()
         self._panels = weight.detach().unflatten(0, (-1, PANEL)).unflatten(-1, (-1, 2)).transpose(1, 2).contiguous()
         self._bias = None if bias is None else bias.detach().contiguous()
         bias_address = None if self._bias is None else self._bias.data_ptr()

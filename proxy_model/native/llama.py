@@ -1,6 +1,5 @@
 """`LlamaDecoder` in compiled code: the same weights, laid out for `llama.c`, and the same steps."""
 
-from collections.abc import Sequence
 from ctypes import Array, c_void_p
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,7 +10,7 @@ from torch import Tensor
 from proxy_model.attention import PackedStep
 from proxy_model.kv_cache import KVCache
 from proxy_model.llama_weights import LayerWeights, Projection, head_dim, is_plain_llama, rotary_table
-from proxy_model.native.library import CLayer, CModel, CStep, Kernels, load_kernels
+from proxy_model.native.library import CLayer, CModel, CStep, kernels, load_kernels
 from proxy_model.native.linear import PANEL, PackedLinear
 
 HALF = PANEL // 2
@@ -20,9 +19,10 @@ HALF = PANEL // 2
 class NativeLlamaDecoder:
     """Embedding, layers and final norm; the head is `FrozenLLM`'s."""
 
-    def __init__(self, kernels: Kernels, model: Any, max_context: int) -> None:
+    def __init__(self, model: Any, max_context: int) -> None:
+        """`model` of transformers as `supports` says."""
         config, decoder = model.config, model.model
-        self._kernels = kernels
+        self._kernels = kernels()
         self._kept: list[Tensor | PackedLinear] = []
         self._caches: WeakKeyDictionary[KVCache, tuple[Array[c_void_p], Array[c_void_p]]] = WeakKeyDictionary()
         self.embedding: Tensor = decoder.embed_tokens.weight.detach()
@@ -133,7 +133,7 @@ class NativeLlamaDecoder:
         return CLayer(*map(self._keep, norms), *(each.c for each in packed), weights.scale)
 
     def _pack(self, projection: Projection) -> PackedLinear:
-        packed = PackedLinear(self._kernels, projection.weight, projection.bias)
+        packed = PackedLinear(projection.weight, projection.bias)
         self._kept.append(packed)
         return packed
 

@@ -11,6 +11,7 @@ from proxy_model.bank import ProxyRef
 from proxy_model.config import SkamConfig
 from proxy_model.engine import BROKEN, Engine
 from proxy_model.errors import EngineDead
+from proxy_model.frozen_llm import DecoderKind
 from proxy_model.grammar import GrammarSpec
 from proxy_model.grammar_compiler import CompiledGrammar
 from proxy_model.policy import ProxyPolicy
@@ -22,6 +23,8 @@ from server.backends.protocol import Capability, EngineStats, Health, LLMCard
 from server.backends.waiting_line import LineLimits, WaitingLine
 
 T = TypeVar("T")
+
+_DECODERS: dict[DecoderKind, str] = {"native": "compiled kernels", "torch": "torch", "transformers": "transformers"}
 
 
 class LocalBackend:
@@ -61,6 +64,7 @@ class LocalBackend:
             vocab_size=llm.vocab_size,
             max_context=engine.max_context,
             loaded_at=int(time.time()),
+            computed_by=f"{_DECODERS[llm.decoder_kind]}, {str(llm.dtype).removeprefix('torch.')} on {llm.device}",
         )
 
     async def stop(self) -> None:

@@ -46,6 +46,9 @@ class LLMCard:
     loaded_at: int
     """Unix seconds."""
 
+    computed_by: str
+    """For people."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRecord:

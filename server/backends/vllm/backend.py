@@ -94,6 +94,7 @@ class VllmBackend:
             vocab_size=identity.vocab_size,
             max_context=model.max_context,
             loaded_at=int(time.time()),
+            computed_by="vLLM",
         )
 
     async def stop(self) -> None:
