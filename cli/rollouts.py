@@ -17,7 +17,8 @@ def rollouts(
         Path | None, typer.Option(exists=True, dir_okay=False, help="Settings as of `train`, TOML or JSON; flags win.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Prompts to answer, .jsonl or .jsonl.gz.")
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, help="Prompts to answer, .jsonl or .jsonl.gz; repeatable."),
     ] = None,
     reward: Annotated[
         list[Path] | None,
@@ -43,7 +44,7 @@ def rollouts(
     from trainer.offline.collect import collect
 
     flags = {
-        "prompts": prompts,
+        "prompts": prompts or None,
         "rewards": [{"type": "trained", "folder": folder} for folder in reward] if reward else None,
         "model": model,
         "start": start,

@@ -23,7 +23,8 @@ def train(
         Path | None, typer.Option(exists=True, dir_okay=False, help="TOML or JSON file of settings; flags win.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Prompts to answer, .jsonl or .jsonl.gz.")
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, help="Prompts to answer, .jsonl or .jsonl.gz; repeatable."),
     ] = None,
     reward: Annotated[
         list[Path] | None,
@@ -45,7 +46,7 @@ def train(
     from trainer.saved_settings import read_saved_config
 
     flags: dict[str, Any] = {
-        "prompts": prompts,
+        "prompts": prompts or None,
         "rewards": [{"type": "trained", "folder": folder} for folder in reward] if reward else None,
         "proxy": proxy,
         "model": model,

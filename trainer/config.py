@@ -8,7 +8,7 @@ entropy bonus, which would pay a Bernoulli policy for rejecting half of everythi
 import json
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -124,9 +124,12 @@ class TrainConfig:
     output: Path
     """Folder of the run, which must not exist unless it is resumed."""
 
-    prompts: Path | None = None
+    prompts: tuple[Path, ...] = ()
+    """Files of prompts, which are joined."""
+
     rewards: tuple[RewardTerm, ...] = ()
-    """The terms of a weighted sum; with several, one virtue is not bought with another's loss."""
+    """The terms of a weighted sum, each for all prompts or for those of some sources. Where that makes several kinds
+    of prompts, an iteration has as many of each, and each kind's scores are standardised by themselves."""
 
     data: Path | None = None
     """Folder of scored answers (`proxy-rlhf rollouts`, `replay`) to learn from instead of `prompts` and `rewards`."""
@@ -216,8 +219,8 @@ class TrainConfig:
         """Answers come from prompts and a reward, or from a folder that has both in it."""
         is_offline = self.data is not None
         for name in ("prompts", "rewards"):
-            is_given = getattr(self, name) not in (None, ())
-            require(is_given != is_offline, name, getattr(self, name), _GIVEN[is_offline])
+            value = getattr(self, name)
+            require(bool(value) != is_offline, name, value or None, _GIVEN[is_offline])
         is_on_policy = self.algorithm in ("ppo", "rloo")
         require(not (is_offline and is_on_policy), "algorithm", self.algorithm, "one that learns offline, with data")
         require(is_offline or self.algorithm != "dpo", "data", None, "given with dpo: it learns from pairs")
@@ -285,7 +288,13 @@ def config_from_mapping(values: Mapping[str, Any]) -> TrainConfig:
 
 def config_to_mapping(config: TrainConfig) -> dict[str, Any]:
     """The inverse of `config_from_mapping`: JSON values only."""
-    return cast(dict[str, Any], _plain(asdict(config) | {"rewards": terms_to_json(config.rewards)}))
+    lists = {"rewards": terms_to_json(config.rewards), "prompts": _paths_to_json(config.prompts)}
+    return cast(dict[str, Any], _plain(asdict(config) | lists))
+
+
+def _paths_to_json(paths: Sequence[Path]) -> list[str] | str | None:
+    """One path as itself, as most files of settings have it."""
+    return [str(path) for path in paths] if len(paths) > 1 else str(paths[0]) if paths else None
 
 
 def _plain(value: object) -> object:
@@ -312,6 +321,9 @@ def _convert(kind: Any, value: object, name: str) -> object:
         return value if isinstance(value, cast(type, kind)) else _build(cast(type, kind), value, f"{name}.")
     if kind == tuple[RewardTerm, ...]:
         return parse_terms(value, name)
+    if kind == tuple[Path, ...]:
+        listed = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        return tuple(cast(Path, _convert(Path, each, name)) for each in listed)
     origin = get_origin(kind)
     if origin is Literal:
         return value

@@ -61,7 +61,7 @@ def demo_config(output: Path, num_prompts: int) -> TrainConfig:
     """A small run of the shipped harmless reward on the shipped prompts."""
     return TrainConfig(
         output=output,
-        prompts=_ROOT / "data" / "harmless_prompts_train.jsonl.gz",
+        prompts=(_ROOT / "data" / "harmless_prompts_train.jsonl.gz",),
         rewards=(trained_term(_ROOT / "demo" / "rewards" / "harmless"),),
         proxy=PROXY,
         model=DEFAULT_LLM,

@@ -161,10 +161,12 @@ def load_parts(config: TrainConfig) -> Parts:
     if config.data is not None:
         llm = load_llm(config.model)
         return Parts(llm=llm, data=OfflineData.read(config, llm), examiner=_examiner(config, llm))
-    assert config.prompts is not None
-    prompts = load_prompts(config.prompts)
+    prompts = [prompt for path in config.prompts for prompt in load_prompts(path)]
     llm = load_llm(config.model)
-    return Parts(llm=llm, reward_model=_reward(config, llm), prompts=prompts, examiner=_examiner(config, llm))
+    reward, examiner = _reward(config, llm), _examiner(config, llm)
+    if examiner is not None:
+        reward.check(prompt.source for prompt in examiner.prompts)
+    return Parts(llm=llm, reward_model=reward, prompts=prompts, examiner=examiner)
 
 
 def _examiner(config: TrainConfig, llm: FrozenLLM) -> Examiner | None:

@@ -1,5 +1,6 @@
 """The numbers of one iteration, each with its formula."""
 
+import math
 import resource
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ from trainer.batch import PpoBatch, kl_to_prior
 from trainer.targets import Targets
 
 TERM = "reward/term/"
-"""What the metrics of a reward's terms begin with: the mean score of each by its name, before its weight."""
+"""What the metrics of a reward's terms begin with: the mean score of each by its name, before its weight, over
+the answers that it is for."""
 
 METRICS: Mapping[str, str] = {
     "reward/raw_mean": "mean score of the reward model",
@@ -79,8 +81,9 @@ def reward_metrics(scores: Tensor, normalised: Tensor, penalty_sums: Tensor) -> 
 
 
 def term_metrics(scores: Mapping[str, Tensor]) -> dict[str, float]:
-    """Of the (B,) scores of each term by its name."""
-    return {f"{TERM}{name}": float(of_term.mean()) for name, of_term in scores.items()}
+    """Of the (B,) scores of each term by its name, NaN where it does not apply; none where it applies to no answer."""
+    means = {name: float(of_term.nanmean()) for name, of_term in scores.items()}
+    return {f"{TERM}{name}": mean for name, mean in means.items() if not math.isnan(mean)}
 
 
 def decision_metrics(batch: PpoBatch) -> dict[str, float]:

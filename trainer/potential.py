@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from proxy_model.trajectory import Trajectory
+from trainer.kinds import members_of
 from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.model import RewardModel
 from trainer.rewards.weighted import WeightedReward
+from trainer.rollout import Rollout
 
 PRIOR_TOKENS = 16
 """A prefix of t tokens is believed by t / (t + this): the mean of a few states says little."""
@@ -22,13 +24,26 @@ PRIOR_TOKENS = 16
 _TEXTS_PER_PASS = 16
 
 
-def judging_heads(reward_model: RewardModel) -> list[tuple[FrozenHead, float]]:
-    """The terms of a reward that judge prefixes at no extra cost, with their weights.
+def rollout_potentials(reward_model: RewardModel, rollout: Rollout) -> list[Tensor]:
+    """For each answer (T,) the potential after each of its tokens; 0 where no term for its prompt judges prefixes."""
+    found: list[Tensor] = [torch.empty(0)] * len(rollout.trajectories)
+    for members in (each.tolist() for each in members_of(rollout.kinds)):
+        heads = judging_heads(reward_model, rollout.prompts[members[0]].source)
+        potentials = prefix_potentials(heads, [rollout.trajectories[index] for index in members])
+        for index, potential in zip(members, potentials, strict=True):
+            found[index] = potential
+    return found
+
+
+def judging_heads(reward_model: RewardModel, source: str = "") -> list[tuple[FrozenHead, float]]:
+    """The terms of a reward that judge prefixes of answers to a prompt of `source` at no extra cost, and their weights.
 
     Such is a head on the mean of the frozen LLM's states. What the other terms give still comes at the end.
     """
-    terms = reward_model.terms if isinstance(reward_model, WeightedReward) else ()
-    models = [(term.model, term.weight) for term in terms] or [(reward_model, 1.0)]
+    if isinstance(reward_model, WeightedReward):
+        models = [(term.model, term.weight) for term in reward_model.terms if term.applies_to(source)]
+    else:
+        models = [(reward_model, 1.0)]
     heads = [(model, weight) for model, weight in models if isinstance(model, FrozenHead)]
     return [(head, weight) for head, weight in heads if not head.features.with_last_token]
 
@@ -43,13 +58,13 @@ def prefix_potentials(heads: Sequence[tuple[FrozenHead, float]], trajectories: S
     return sums
 
 
-def shaping_rewards(potentials: Sequence[Tensor], deviation: float) -> Tensor:
+def shaping_rewards(potentials: Sequence[Tensor], deviations: Sequence[float]) -> Tensor:
     """(T,) of all answers: what each token adds to its answer's potential, less the whole at the last token.
 
-    In units of the normalised reward, `deviation` of the score being one. Sums to 0 over each answer.
+    In units of the normalised reward, of which an answer's score has one in `deviations`. Sums to 0 over each answer.
     """
     parts = []
-    for potential in potentials:
+    for potential, deviation in zip(potentials, deviations, strict=True):
         steps = torch.diff(potential, prepend=potential.new_zeros(1))
         steps[-1] -= potential[-1]
         parts.append(steps / deviation)

@@ -33,6 +33,8 @@ class EncodedPrompt:
     token_ids: tuple[int, ...]
     item: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    kind: int = 0
+    """Which terms of the reward score the answers to it, see `trainer.kinds`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,9 @@ class Rollout:
     texts: tuple[str, ...]
     trajectories: tuple[Trajectory, ...]
     seconds: float
+    kinds: Tensor
+    """(B,) of the prompts."""
+
     scores: Tensor | None = None
     """(B,) where they are known already."""
 
@@ -59,7 +64,7 @@ class Rollout:
     def conversations(self) -> list[Conversation]:
         """What a reward model scores."""
         pairs = zip(self.prompts, self.texts, strict=True)
-        return [Conversation(prompt.messages, text, prompt.item) for prompt, text in pairs]
+        return [Conversation(prompt.messages, text, prompt.item, prompt.source) for prompt, text in pairs]
 
 
 def encode_prompts(prompts: Sequence[Prompt], tokenizer: ChatTokenizer, max_prompt_tokens: int) -> list[EncodedPrompt]:
@@ -81,17 +86,28 @@ def derived_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 2
 
 
-def prompt_indices(num_prompts: int, per_iteration: int, iteration: int, seed: int) -> list[int]:
-    """Which prompts an iteration answers: the file is walked through in a new order in each epoch, without a gap."""
-    orders: dict[int, list[int]] = {}
+def prompt_indices(kinds: Sequence[int], per_iteration: int, iteration: int, seed: int) -> list[int]:
+    """Which of the prompts, whose `kinds` these are, an iteration answers: each kind in its turn.
+
+    The prompts of a kind are walked through in a new order in each epoch, without a gap.
+    """
+    present = sorted(set(kinds))
+    members = [[index for index, kind in enumerate(kinds) if kind == each] for each in present]
+    orders: dict[tuple[int, int], list[int]] = {}
     chosen = []
     for cursor in range(iteration * per_iteration, (iteration + 1) * per_iteration):
-        epoch, place = divmod(cursor, num_prompts)
-        if epoch not in orders:
-            generator = torch.Generator().manual_seed(derived_seed(seed, "prompts", epoch))
-            orders[epoch] = torch.randperm(num_prompts, generator=generator).tolist()
-        chosen.append(orders[epoch][place])
+        turn, kind = divmod(cursor, len(members))
+        epoch, place = divmod(turn, len(members[kind]))
+        if (epoch, kind) not in orders:
+            orders[epoch, kind] = _order(len(members[kind]), derived_seed(seed, "prompts", epoch, *[kind] * (kind > 0)))
+        chosen.append(members[kind][orders[epoch, kind][place]])
     return chosen
+
+
+def _order(size: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = torch.randperm(size, generator=generator).tolist()
+    return order
 
 
 def roll_out(
@@ -133,6 +149,7 @@ def roll_out(
         texts=tuple(each.text for each in finished),
         trajectories=trajectories,
         seconds=time.perf_counter() - started,
+        kinds=torch.tensor([prompt.kind for prompt in prompts]),
     )
 
 

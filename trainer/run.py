@@ -28,12 +28,13 @@ from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig, config_to_mapping
 from trainer.held_out.config import EarlyStoppingConfig
 from trainer.held_out.examiner import Examiner, HeldOutScores, note_examination
+from trainer.kinds import dealt_within, with_kinds
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, term_metrics, update_metrics
 from trainer.offline.calibration import calibrated
 from trainer.offline.data import OfflineData
 from trainer.offline.reference import reference_of, under_reference
 from trainer.offline.returns import data_returns
-from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
+from trainer.potential import rollout_potentials, shaping_rewards
 from trainer.prompts import Prompt
 from trainer.pruning import Spared, no_versions, prune
 from trainer.publication import publish_gated, publish_once
@@ -314,9 +315,11 @@ class Run:
         config, iteration = self.config, self.progress.iteration
         per_iteration = config.rollout.prompts_per_iteration
         if self.data is not None:
-            return self.data.rollout(prompt_indices(self.data.num_prompts, per_iteration, iteration, config.seed))
+            kinds = self.data.kinds_of_prompts
+            return self.data.rollout(prompt_indices(kinds, per_iteration, iteration, config.seed))
         assert self.engine is not None
-        chosen = prompt_indices(len(self.prompts), per_iteration, iteration, config.seed)
+        kinds = [prompt.kind for prompt in self.prompts]
+        chosen = prompt_indices(kinds, per_iteration, iteration, config.seed)
         prompts = [self.prompts[index] for index in chosen for _ in range(config.rollout.responses_per_prompt)]
         return roll_out_policy(
             self.engine,
@@ -339,13 +342,14 @@ class Run:
         return self.reward_model.total(of_terms).to(self.llm.device, torch.float32), of_terms
 
     def _learn(self, rollout: Rollout, scores: Tensor) -> dict[str, float]:
-        config, policy = self.config, self.policy
+        config, policy, kinds = self.config, self.policy, rollout.kinds
         if self.data is None:
-            self.progress = replace(self.progress, moments=self.progress.moments.updated(scores))
+            self.progress = replace(self.progress, moments=self.progress.moments.updated(scores, kinds))
         batch = flatten(rollout.trajectories, self.llm.embedding)
         if self.reference is not None:
             batch = under_reference(batch, self.reference)
-        terminal = terminal_rewards(self._dealt(scores), rollout.is_cut, self.progress.moments, config.shaping)
+        dealt = self._dealt(scores, kinds)
+        terminal = terminal_rewards(dealt, kinds, rollout.is_cut, self.progress.moments, config.shaping)
         steps = self._potential_steps(rollout)
         targets = make_targets(batch, terminal, policy, config.shaping, config.ppo, steps, self.group_size)
         if self.data is None:
@@ -361,22 +365,19 @@ class Run:
         }
 
     def _potential_steps(self, rollout: Rollout) -> Tensor | None:
-        """(T,) the reward as it is earned; nothing where the reward model has no opinion on prefixes."""
+        """(T,) what is moved to earlier positions of the rewards; nothing unless the settings ask for it."""
         shaping = self.config.shaping
         if self.reward_model is None or not shaping.potential or shaping.shuffle:
             return None
-        heads = judging_heads(self.reward_model)
-        if not heads:
-            return None
-        potentials = prefix_potentials(heads, rollout.trajectories)
-        return shaping_rewards(potentials, self.progress.moments.deviation).to(self.llm.device)
+        potentials = rollout_potentials(self.reward_model, rollout)
+        return shaping_rewards(potentials, self.progress.moments.deviations(rollout.kinds)).to(self.llm.device)
 
-    def _dealt(self, scores: Tensor) -> Tensor:
-        """The scores, or under the control `shuffle` each answer that of a random one."""
+    def _dealt(self, scores: Tensor, kinds: Tensor) -> Tensor:
+        """The scores, or under the control `shuffle` each answer that of a random one of its kind."""
         if not self.config.shaping.shuffle:
             return scores
         generator = torch.Generator().manual_seed(self._seed("shuffle"))
-        return scores[torch.randperm(scores.numel(), generator=generator).to(scores.device)]
+        return dealt_within(scores, kinds, generator)
 
     def _update(self, batch: PpoBatch, targets: Targets) -> UpdateStatistics:
         config, seed = self.config, self._seed("update")
@@ -415,12 +416,15 @@ def planned_iterations(config: TrainConfig, num_prompts: int) -> int:
 
 
 def fitting_prompts(config: TrainConfig, parts: Parts) -> list[EncodedPrompt]:
-    """The prompts that leave room for an answer. Raises `DataError` if there are none."""
+    """The prompts that leave room for an answer, with their kinds. Raises `DataError` if there are none.
+
+    Raises `InvalidParameter` for prompts that no reward is for, and for rewards that are for none of them.
+    """
     limit = min(config.rollout.max_prompt_tokens, parts.llm.max_context - config.rollout.max_tokens)
     prompts = encode_prompts(parts.prompts, parts.llm.tokenizer, limit)
     if not prompts:
-        raise DataError(config.prompts or config.output, 0, f"no prompt has at most {limit} tokens")
-    return prompts
+        raise DataError([*config.prompts, config.output][0], 0, f"no prompt has at most {limit} tokens")
+    return prompts if parts.reward_model is None else with_kinds(prompts, parts.reward_model)
 
 
 def new_policy(config: TrainConfig, llm: FrozenLLM) -> ProxyPolicy:

@@ -19,6 +19,7 @@ from proxy_model.disk import replace_file
 from proxy_model.errors import BadCheckpoint, InvalidParameter
 from proxy_model.policy import ProxyPolicy
 from trainer.advantages import RunningMoments
+from trainer.kinds import KindMoments
 from trainer.saved_settings import completed
 
 STATE_FILE = "state.safetensors"
@@ -39,8 +40,8 @@ class Progress:
     """Iterations done, which also says where in the prompt order the next one starts."""
 
     prompts_seen: int = 0
-    moments: RunningMoments = field(default_factory=RunningMoments)
-    """Of all raw scores."""
+    moments: KindMoments = field(default_factory=KindMoments)
+    """Of all raw scores, each kind of prompts by itself."""
 
     return_moments: RunningMoments = field(default_factory=RunningMoments)
     """Of all answers' returns: the normalised score less penalties and baseline; offline of the whole folder."""
@@ -86,8 +87,9 @@ def load_state(folder: Path, policy: ProxyPolicy, optimizer: torch.optim.Adam, s
     _restore_weights(policy, tensors, folder / STATE_FILE)
     _restore_moments(policy, optimizer, tensors)
     values = json.loads(header["progress"])
-    moments = {name: RunningMoments(**values[name]) for name in ("moments", "return_moments")}
-    return Progress(**{**values, **moments})
+    moments = KindMoments.from_json(values["moments"])
+    return_moments = RunningMoments(**values["return_moments"])
+    return Progress(**{**values, "moments": moments, "return_moments": return_moments})
 
 
 def load_weights(folder: Path, policy: ProxyPolicy) -> None:

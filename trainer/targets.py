@@ -12,6 +12,7 @@ from trainer.algorithm_config import Baseline, PpoConfig
 from trainer.baselines import against_baseline
 from trainer.batch import PpoBatch, penalties
 from trainer.config import RewardConfig
+from trainer.kinds import KindMoments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +62,14 @@ class Targets:
         return normalise(self.compared_returns, RunningMoments().updated(self.compared_returns), TARGET_RETURN.high)
 
 
-def terminal_rewards(scores: Tensor, is_cut: Tensor, moments: RunningMoments, config: RewardConfig) -> Tensor:
-    """(B,) what each answer's last position receives for its raw score (B,); `is_cut` (B,): stopped at `max_tokens`."""
-    return normalise(scores, moments, config.clip) - config.cut_penalty * is_cut.to(scores.device)
+def terminal_rewards(
+    scores: Tensor, kinds: Tensor, is_cut: Tensor, moments: KindMoments, config: RewardConfig
+) -> Tensor:
+    """(B,) what each answer's last position receives for its raw score (B,), among those of its kind (B,).
+
+    `is_cut` (B,): stopped at `max_tokens`.
+    """
+    return moments.normalised(scores, kinds, config.clip) - config.cut_penalty * is_cut.to(scores.device)
 
 
 def answer_returns(terminal: Tensor, batch: PpoBatch, drift: Tensor, shaping: RewardConfig) -> Tensor:

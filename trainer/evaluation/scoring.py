@@ -83,7 +83,7 @@ class Scoring:
     def _score(self, label: str, answers: Answers) -> list[float]:
         model = self.model(label)
         pairs = zip(self.prompts, answers.items, strict=True)
-        conversations = [Conversation(prompt.messages, each.text, prompt.item) for prompt, each in pairs]
+        conversations = [Conversation(prompt.messages, each.text, prompt.item, prompt.source) for prompt, each in pairs]
         starts = range(0, len(conversations), _TEXTS_PER_PASS)
         bar = tracked(self.progress, starts, f"{answers.facts.name}: {label}")
         found: list[float] = []

@@ -67,14 +67,15 @@ class _Collector:
     policy: ProxyPolicy | None
     """None: the LLM alone answers."""
 
-    def shard(self, number: int) -> tuple[Sequence[Trajectory], Tensor]:
-        """The answers of shard `number`, and their scores (B,)."""
+    def shard(self, number: int) -> tuple[Sequence[Trajectory], Tensor, Tensor]:
+        """The answers of shard `number`, their scores (B,) and kinds (B,)."""
         config, rollout = self.config, self.config.rollout
-        chosen = prompt_indices(len(self.prompts), rollout.prompts_per_iteration, number, config.seed)
+        kinds = [prompt.kind for prompt in self.prompts]
+        chosen = prompt_indices(kinds, rollout.prompts_per_iteration, number, config.seed)
         num_left = _num_prompts(config, self.prompts) - number * rollout.prompts_per_iteration
         prompts = [self.prompts[index] for index in chosen[:num_left] for _ in range(rollout.responses_per_prompt)]
         answers = self._answers(prompts, number)
-        return answers.trajectories, self.reward_model.score(answers.conversations)
+        return answers.trajectories, self.reward_model.score(answers.conversations), answers.kinds
 
     def _answers(self, prompts: Sequence[EncodedPrompt], number: int) -> Rollout:
         skam, rollout, seed = self.config.skam, self.config.rollout, self.config.seed

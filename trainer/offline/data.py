@@ -11,8 +11,8 @@ from proxy_model.errors import DataError, InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.replay import admissible
 from proxy_model.trajectory import Trajectory
-from trainer.advantages import RunningMoments
 from trainer.config import TrainConfig
+from trainer.kinds import KindMoments
 from trainer.offline.folder import ScoredAnswers, learnable_groups, read_data
 from trainer.rollout import Rollout
 
@@ -28,6 +28,9 @@ class OfflineData:
     group_size: int
     inadmissible_share: float
     """Positions that were left out / positions."""
+
+    kinds: Tensor
+    """(P * G,) of the prompts, see `trainer.kinds`."""
 
     @staticmethod
     def read(config: TrainConfig, llm: FrozenLLM) -> "OfflineData":
@@ -62,7 +65,7 @@ class OfflineData:
         size = answers.description.group_size
         chosen = [index for first in learnable_groups(kept, size) for index in range(first, first + size)]
         trajectories = tuple(kept[index] for index in chosen)
-        return OfflineData(trajectories, answers.scores[chosen], size, 1 - num_kept / num_all)
+        return OfflineData(trajectories, answers.scores[chosen], size, 1 - num_kept / num_all, answers.kinds[chosen])
 
     def paired(self) -> "OfflineData":
         """The best and the worst answer to each prompt, in that order; prompts whose answers tie are left out."""
@@ -71,7 +74,7 @@ class OfflineData:
         pairs = torch.stack([first + groups.argmax(1), first + groups.argmin(1)], dim=1)
         chosen = pairs[groups.amax(1) > groups.amin(1)].flatten()
         trajectories = tuple(self.trajectories[index] for index in chosen.tolist())
-        return OfflineData(trajectories, self.scores[chosen], 2, self.inadmissible_share)
+        return OfflineData(trajectories, self.scores[chosen], 2, self.inadmissible_share, self.kinds[chosen])
 
     @property
     def num_prompts(self) -> int:
@@ -79,9 +82,15 @@ class OfflineData:
         return len(self.trajectories) // self.group_size
 
     @property
-    def moments(self) -> RunningMoments:
+    def kinds_of_prompts(self) -> list[int]:
+        """P of them."""
+        found: list[int] = self.kinds[:: self.group_size].tolist()
+        return found
+
+    @property
+    def moments(self) -> KindMoments:
         """Of all scores."""
-        return RunningMoments().updated(self.scores)
+        return KindMoments().updated(self.scores, self.kinds)
 
     def rollout(self, prompts: Sequence[int]) -> Rollout:
         """The answers to some prompts, in that order, with their scores."""
@@ -92,5 +101,6 @@ class OfflineData:
             texts=(),
             trajectories=tuple(self.trajectories[index] for index in chosen),
             scores=self.scores[torch.tensor(chosen)],
+            kinds=self.kinds[torch.tensor(chosen)],
             seconds=time.perf_counter() - started,
         )

@@ -22,7 +22,7 @@ from proxy_model.config_json import config_from_json
 from proxy_model.errors import BadCheckpoint, InvalidParameter
 from proxy_model.manifest import MANIFEST, VerifiedFolder, parse_object, write_manifest
 from proxy_model.trajectory import Trajectory
-from trainer.offline.shard import parse, serialise
+from trainer.offline.shard import Shard, parse, serialise
 
 DATA, SUMMARY = "data.json", "summary.json"
 MAX_SHARDS = 400
@@ -62,6 +62,9 @@ class ScoredAnswers:
     scores: Tensor
     """(B,)"""
 
+    kinds: Tensor
+    """(B,)"""
+
 
 class DataWriter:
     """A folder in the making, or a finished one, which takes nothing more. One process at a time (`lock`)."""
@@ -86,10 +89,10 @@ class DataWriter:
             disk.remove(leftover)
         self.num_shards = _count_shards(folder)
 
-    def add(self, trajectories: Sequence[Trajectory], scores: Tensor) -> None:
+    def add(self, trajectories: Sequence[Trajectory], scores: Tensor, kinds: Tensor | None = None) -> None:
         """Write the next shard; once this returns it survives a kill."""
         assert not self.is_complete
-        self._write(_shard_name(self.num_shards), serialise(trajectories, scores))
+        self._write(_shard_name(self.num_shards), serialise(trajectories, scores, kinds))
         self.num_shards += 1
 
     def finish(self, summary: Mapping[str, Any]) -> None:
@@ -118,14 +121,15 @@ def read_data(folder: Path, llm_fingerprint: Fingerprint) -> ScoredAnswers:
         if not names or names != [_shard_name(number) for number in range(len(names))]:
             raise BadCheckpoint("format", f"{folder} holds no shards, or something else beside them")
         parts = [parse(files.read(name, _MAX_SHARD_BYTES), name) for name in names]
-    trajectories = [each for some, _ in parts for each in some]
+    trajectories = [each for part in parts for each in part.trajectories]
     if len(trajectories) % description.group_size:
         raise BadCheckpoint("format", f"{len(trajectories)} answers are not groups of {description.group_size}")
     _require_width(trajectories, description, llm_fingerprint)
-    return ScoredAnswers(description, trajectories, torch.cat([scores for _, scores in parts]))
+    scores, kinds = torch.cat([part.scores for part in parts]), torch.cat([part.kinds for part in parts])
+    return ScoredAnswers(description, trajectories, scores, kinds)
 
 
-def read_shards(folder: Path) -> Iterator[tuple[list[Trajectory], Tensor]]:
+def read_shards(folder: Path) -> Iterator[Shard]:
     """The shards of a folder that may be unfinished, one by one. Raises `BadCheckpoint`."""
     for number in range(_count_shards(folder)):
         name = _shard_name(number)

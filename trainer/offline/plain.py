@@ -3,6 +3,8 @@
 import time
 from collections.abc import Sequence
 
+import torch
+
 from proxy_model.config import SkamConfig
 from proxy_model.engine import Engine
 from proxy_model.replay import Text, replay
@@ -38,4 +40,5 @@ def roll_out_plain(
         texts=tuple(each.text for each in finished),
         trajectories=tuple(replay(engine.llm, texts, skam)),
         seconds=time.perf_counter() - started,
+        kinds=torch.tensor([prompt.kind for prompt in prompts]),
     )

@@ -23,7 +23,8 @@ def data_returns(config: TrainConfig, data: OfflineData, reference: ProxyPolicy,
         assert rollout.scores is not None
         batch = under_reference(flatten(rollout.trajectories, embedding), reference)
         drift = penalties(batch, shaping.penalty, reference.config.initial_acceptance)
-        terminal = terminal_rewards(rollout.scores.to(embedding.device), rollout.is_cut, data.moments, shaping)
+        scores = rollout.scores.to(embedding.device)
+        terminal = terminal_rewards(scores, rollout.kinds, rollout.is_cut, data.moments, shaping)
         returns = answer_returns(terminal, batch, drift, shaping)
         found.append(against_baseline(returns, data.group_size, shaping.baseline))
     return torch.cat(found)

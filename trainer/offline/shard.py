@@ -2,13 +2,13 @@
 
 Of T positions: hidden (T, D) in the LLM's dtype, candidates, logprobs, is_candidate, is_free (T, K), ranks (T,), and
 accept_logits (T, K) unless nobody decided (replays). Of N decisions: candidate_hidden (N, D), where the proxy reads it.
-Of B answers: token ids with their lengths, is_cut (stopped at the longest length), scores, and the
-returns that the proxy was told to aim at (NaN: none).
+Of B answers: token ids with their lengths, is_cut (stopped at the longest length), scores, the returns that the
+proxy was told to aim at (NaN: none), and kinds, where there is another than 0.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import safetensors.torch
 import torch
@@ -34,25 +34,44 @@ _DTYPES: Mapping[str, torch.dtype] = {
 }
 _PER_POSITION = ("hidden", "candidates", "logprobs", "is_candidate", "is_free", "ranks")
 _PER_SLATE = ("candidates", "logprobs", "is_candidate", "is_free")
-_OPTIONAL: Mapping[str, torch.dtype | None] = {"accept_logits": torch.float32, "candidate_hidden": None}
+_OPTIONAL: Mapping[str, torch.dtype | None] = {
+    "accept_logits": torch.float32,
+    "candidate_hidden": None,
+    "kinds": torch.int16,
+}
 
 
-def serialise(trajectories: Sequence[Trajectory], scores: Tensor) -> bytes:
-    """The bytes of a shard of at least one answer; `scores` (B,)."""
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """B answers and what is known of them."""
+
+    trajectories: list[Trajectory]
+    scores: Tensor
+    """(B,)"""
+
+    kinds: Tensor
+    """(B,) of their prompts, see `trainer.kinds`."""
+
+
+def serialise(trajectories: Sequence[Trajectory], scores: Tensor, kinds: Tensor | None = None) -> bytes:
+    """The bytes of a shard of at least one answer; `scores` and `kinds` (B,), None: one kind."""
     tensors = {name: torch.cat([getattr(each, name).cpu() for each in trajectories]) for name in _PER_POSITION}
     tensors.update(_answers(trajectories), scores=scores.cpu())
     logits = torch.cat([each.accept_logits.cpu() for each in trajectories])
     if bool(logits.isfinite().any()):
         tensors["accept_logits"] = logits
+    if kinds is not None and bool(kinds.any()):
+        tensors["kinds"] = kinds.cpu()
     states = [each.candidate_hidden.cpu() for each in trajectories if each.candidate_hidden is not None]
     if states:
         tensors["candidate_hidden"] = torch.cat(states)
-    packed = {name: each.to(_DTYPES.get(name, each.dtype)).contiguous() for name, each in tensors.items()}
+    dtypes = {**_DTYPES, "kinds": torch.int16}
+    packed = {name: each.to(dtypes.get(name, each.dtype)).contiguous() for name, each in tensors.items()}
     return safetensors.torch.save(packed)
 
 
-def parse(data: bytes, name: str) -> tuple[list[Trajectory], Tensor]:
-    """The trajectories and scores (B,) of a shard; `name` is for the message. Raises `BadCheckpoint("format")`."""
+def parse(data: bytes, name: str) -> Shard:
+    """What `serialise` packed; `name` is for the message. Raises `BadCheckpoint("format")`."""
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -60,7 +79,8 @@ def parse(data: bytes, name: str) -> tuple[list[Trajectory], Tensor]:
     _check_names(tensors, name)
     _check_shapes(tensors, name)
     _check_values(tensors, name)
-    return _trajectories(tensors, name), tensors["scores"]
+    kinds = tensors.get("kinds", torch.zeros(len(tensors["scores"])))
+    return Shard(_trajectories(tensors, name), tensors["scores"], kinds.long())
 
 
 def _answers(trajectories: Sequence[Trajectory]) -> dict[str, Tensor]:
@@ -92,7 +112,7 @@ def _check_shapes(tensors: Mapping[str, Tensor], name: str) -> None:
     num_answers, num_positions = len(tensors["lengths"]), len(tensors["token_ids"])
     width = tensors["candidates"].shape[-1]
     expected: dict[str, tuple[int, ...]] = {
-        **dict.fromkeys(("prompt_lengths", "lengths", "is_cut", "scores", "target_returns"), (num_answers,)),
+        **dict.fromkeys(("prompt_lengths", "lengths", "is_cut", "scores", "target_returns", "kinds"), (num_answers,)),
         **dict.fromkeys((*_PER_SLATE, "accept_logits"), (num_positions, width)),
         "hidden": (num_positions, tensors["hidden"].shape[-1]),
         "ranks": (num_positions,),
@@ -110,6 +130,8 @@ def _check_values(tensors: Mapping[str, Tensor], name: str) -> None:
     for key in ("hidden", "scores", "candidate_hidden"):
         if key in tensors and not bool(tensors[key].isfinite().all()):
             raise BadCheckpoint("not_finite", f"{key} of {name} holds NaN or infinity")
+    if "kinds" in tensors and int(tensors["kinds"].min()) < 0:
+        raise BadCheckpoint("format", f"a kind of {name} is below 0")
     ranks, is_candidate = tensors["ranks"].long(), tensors["is_candidate"]
     is_inside = (ranks >= -1) & (ranks < is_candidate.shape[-1])
     if not bool(is_inside.all()) or not bool((is_candidate.gather(1, ranks.clamp(min=0)[:, None])).all()):

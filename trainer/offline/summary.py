@@ -23,11 +23,11 @@ def finish(writer: DataWriter) -> Mapping[str, Any]:
 
 def _summary(folder: Path, group_size: int) -> dict[str, Any]:
     lengths, inadmissible, learnable, scores = [], 0, 0, []
-    for trajectories, some in read_shards(folder):
-        lengths += [each.num_positions for each in trajectories]
-        inadmissible += sum(int((each.ranks < 0).sum()) for each in trajectories)
-        learnable += len(learnable_groups(trajectories, group_size))
-        scores.append(some)
+    for shard in read_shards(folder):
+        lengths += [each.num_positions for each in shard.trajectories]
+        inadmissible += sum(int((each.ranks < 0).sum()) for each in shard.trajectories)
+        learnable += len(learnable_groups(shard.trajectories, group_size))
+        scores.append(shard.scores)
     all_scores = torch.cat(scores)
     num_bytes = sum(path.stat().st_size for path in folder.iterdir())
     return {

@@ -38,8 +38,11 @@ class RewardBuilder:
 
     def weighted(self, terms: Sequence[RewardTerm]) -> WeightedReward:
         """Raises `BadCheckpoint`, `FingerprintMismatch`, `ModelUnavailable`, `InvalidParameter`."""
-        made = [WeightedTerm(name=term.name, weight=term.weight, model=self.build(term.source)) for term in terms]
-        return WeightedReward(tuple(made))
+        return WeightedReward(tuple(self._weighted(term) for term in terms))
+
+    def _weighted(self, term: RewardTerm) -> WeightedTerm:
+        model = self.build(term.source)
+        return WeightedTerm(name=term.name, weight=term.weight, model=model, sources=term.sources)
 
     def build(self, source: RewardSource) -> RewardModel:
         """The scorer of one source."""

@@ -20,6 +20,9 @@ class Conversation:
     item: Mapping[str, Any] = field(default_factory=dict)
     """What else the prompt's file says of it, for graders that compare: `{{item.<field>}}`."""
 
+    source: str = ""
+    """Where the prompt comes from, for rewards that are for prompts of some sources only."""
+
 
 class RewardModel(Protocol):
     """Anything that says how good an answer is."""
