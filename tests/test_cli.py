@@ -311,7 +311,7 @@ def test_flags_win_over_the_file_and_assignments_over_both(tmp_path: Path, regis
 
 @pytest.mark.parametrize("assignment", ["epochs", "ppo.epoch=3", "pppo.epochs=3", "seed.x=1", "ppo.epochs=many", "=1"])
 def test_an_assignment_to_no_setting_is_refused(assignment: str) -> None:
-    flags = {"output": Path("run"), "prompts": Path("p"), "rewards": (trained_term(Path("r")),), "proxy": "calm"}
+    flags = {"output": Path("run"), "prompts": [Path("p")], "rewards": (trained_term(Path("r")),), "proxy": "calm"}
 
     with pytest.raises(InvalidParameter):
         make_config(None, flags, [assignment])

@@ -97,10 +97,12 @@ def test_every_command_and_flag_is_known(document: Path) -> None:
 
 @pytest.mark.parametrize("text", [text for document in DOCUMENTS for text in settings_files(document)])
 def test_the_settings_of_a_run_are_accepted(text: str) -> None:
+    """The first is the guide's, the second training.md's."""
     config = config_from_mapping({**tomllib.loads(text), "output": "runs/mine"})
 
-    assert config.gates is not None
-    assert config.gates.min_reward_gain == 0.1
+    assert config.proxy in ("mine", "careful")
+    assert (config.gates is not None and config.gates.min_reward_gain == 0.1) == (config.proxy == "mine")
+    assert [term.sources for term in config.rewards][1:] == [("hh_helpful",)] * (config.proxy == "careful")
 
 
 def test_an_unknown_command_or_flag_is_noticed() -> None:

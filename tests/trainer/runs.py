@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,10 +29,17 @@ class LengthReward:
         return torch.tensor([float(len(each.answer)) for each in conversations])
 
 
+class Brevity:
+    """Shorter is better, in units a hundred times as large as those of `LengthReward`."""
+
+    def score(self, conversations: Sequence[Conversation]) -> Tensor:
+        return torch.tensor([-100.0 * len(each.answer) for each in conversations])
+
+
 def small_config(output: Path, *, iterations: int, features: FeatureMode = "prefix", **changes: object) -> TrainConfig:
     values: dict[str, object] = {
         "output": output,
-        "prompts": Path("prompts.jsonl"),
+        "prompts": (Path("prompts.jsonl"),),
         "rewards": (trained_term(Path("reward")),),
         "proxy": "tiny",
         "save_every": 2,
@@ -62,6 +70,24 @@ def parts_in_miniature() -> Parts:
     prompts = [Prompt(messages=[{"role": "user", "content": f"question {number}"}]) for number in range(40)]
     reward = WeightedReward((WeightedTerm(name="length", weight=1.0, model=LengthReward()),))
     return Parts(llm=tiny_llm(), reward_model=reward, prompts=prompts)
+
+
+def two_sided_reward() -> WeightedReward:
+    """Long answers to prompts of `long_...`, short ones to those of `short_...`."""
+    return WeightedReward(
+        (
+            WeightedTerm(name="long", weight=1.0, model=LengthReward(), sources=("long",)),
+            WeightedTerm(name="short", weight=1.0, model=Brevity(), sources=("short",)),
+        )
+    )
+
+
+def two_sided_parts() -> Parts:
+    """Ten prompts that are to be answered at length, and thirty that are not."""
+    parts = parts_in_miniature()
+    long = Prompt(messages=[{"role": "user", "content": "x" * 40}], source="long_a")
+    short = [replace(each, source="short_b") for each in parts.prompts[10:]]
+    return Parts(llm=parts.llm, reward_model=two_sided_reward(), prompts=[long] * 10 + short)
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ def test_resuming_what_was_never_started_is_refused(tmp_path: Path) -> None:
 def test_broken_prompts_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": [{"role": "user", "content": "hello"}]}\n{"prompt": 3}\n')
-    config = small_config(tmp_path / "run", iterations=1, prompts=prompts, model="there is no such model")
+    config = small_config(tmp_path / "run", iterations=1, prompts=(prompts,), model="there is no such model")
 
     with pytest.raises(DataError, match="line 2"):
         train(config)
@@ -195,12 +195,12 @@ def test_prompts_that_are_all_too_long_are_refused(tmp_path: Path) -> None:
 
 
 def test_each_epoch_answers_every_prompt_once_in_its_own_order() -> None:
-    seen = [index for iteration in range(10) for index in prompt_indices(15, 6, iteration, seed=3)]
+    seen = [index for iteration in range(10) for index in prompt_indices([0] * 15, 6, iteration, seed=3)]
 
     epochs = [seen[start : start + 15] for start in range(0, 60, 15)]
     assert all(sorted(epoch) == list(range(15)) for epoch in epochs)
     assert epochs[0] != epochs[1] != sorted(epochs[1])
-    assert prompt_indices(15, 6, 0, seed=4) != prompt_indices(15, 6, 0, seed=3)
+    assert prompt_indices([0] * 15, 6, 0, seed=4) != prompt_indices([0] * 15, 6, 0, seed=3)
 
 
 def test_seeds_differ_by_every_part_and_fit_the_engine() -> None:

@@ -52,9 +52,9 @@ def _trajectory(token_ids: tuple[int, ...]) -> Trajectory:
 
 
 def test_each_token_receives_what_it_adds_and_the_last_one_returns_the_rest() -> None:
-    rewards = shaping_rewards([torch.tensor([0.5, 0.25, 1.5]), torch.tensor([-2.0])], deviation=0.5)
+    rewards = shaping_rewards([torch.tensor([0.5, 0.25, 1.5]), torch.tensor([-2.0])], [0.5, 0.25])
 
-    assert rewards.tolist() == pytest.approx([1.0, -0.5, 2.5 - 3.0, -4.0 + 4.0])
+    assert rewards.tolist() == pytest.approx([1.0, -0.5, 2.5 - 3.0, -8.0 + 8.0])
 
 
 def test_the_potential_of_a_prefix_is_the_head_s_score_of_it_believed_by_its_length() -> None:

@@ -11,10 +11,12 @@ from tests.trainer.runs import small_config
 from trainer.advantages import RunningMoments
 from trainer.algorithms.optimisation import make_optimizer
 from trainer.config import config_to_mapping
+from trainer.kinds import KindMoments
 from trainer.state import STATE_FILE, Progress, load_state, save_state
 
 SETTINGS = config_to_mapping(small_config(Path("a"), iterations=1, seed=1))
-PROGRESS = Progress(iteration=7, prompts_seen=112, moments=RunningMoments(count=3, mean=0.1, squares=2.5))
+MOMENTS = KindMoments((RunningMoments(count=3, mean=0.1, squares=2.5), RunningMoments(count=1, mean=-4.0)))
+PROGRESS = Progress(iteration=7, prompts_seen=112, moments=MOMENTS)
 
 
 def new_policy(seed: int) -> tuple[ProxyPolicy, torch.optim.Adam]:

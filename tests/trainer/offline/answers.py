@@ -9,6 +9,7 @@ from typing import Any
 from tests.trainer.runs import parts_in_miniature, small_config
 from trainer.config import RolloutConfig, TrainConfig
 from trainer.offline.collect import collect
+from trainer.run import Parts
 
 SHARDS = 4
 
@@ -20,14 +21,17 @@ def answers_config(output: Path, **changes: object) -> TrainConfig:
     return small_config(output, iterations=1, **{**values, **changes})
 
 
-def make_answers(output: Path, *, is_plain: bool = False, kill_after: int = 0, **changes: object) -> dict[str, float]:
+def make_answers(
+    output: Path, *, is_plain: bool = False, kill_after: int = 0, parts: Parts | None = None, **changes: object
+) -> dict[str, float]:
     """Collect; with `kill_after` the process dies after that many shards."""
 
     def die(done: int, total: int) -> None:
         if done == kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return dict(collect(answers_config(output, **changes), parts_in_miniature(), is_plain=is_plain, on_shard=die))
+    config, loaded = answers_config(output, **changes), parts or parts_in_miniature()
+    return dict(collect(config, loaded, is_plain=is_plain, on_shard=die))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import torch
 from proxy_model.config import SkamConfig
 from proxy_model.errors import BadCheckpoint, FingerprintMismatch, InvalidParameter, OutputTaken
 from tests.trainer.offline.answers import SHARDS, answers_config, make_answers
-from tests.trainer.runs import parts_in_miniature
+from tests.trainer.runs import parts_in_miniature, two_sided_parts
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.config import ProxyShape
 from trainer.lock import sole_trainer
 from trainer.offline.collect import collect
+from trainer.offline.data import OfflineData
 from trainer.offline.folder import read_data
 
 FINGERPRINT = tiny_llm().fingerprint
@@ -174,3 +175,14 @@ def test_a_folder_says_what_it_depends_on(tmp_path: Path) -> None:
     assert described["skam"]["p_t"] == 0.0005
     assert "ppo" not in described["settings"]
     assert str(tmp_path) not in json.dumps(described)
+
+
+def test_answers_keep_the_kinds_of_their_prompts(tmp_path: Path) -> None:
+    make_answers(tmp_path / "data", parts=two_sided_parts())
+
+    data = OfflineData.of(read_data(tmp_path / "data", FINGERPRINT))
+
+    assert data.kinds_of_prompts == [0, 1] * 9
+    assert data.moments.of_kind(0).count == data.moments.of_kind(1).count == 27
+    assert data.moments.of_kind(0).mean > 0 > data.moments.of_kind(1).mean
+    assert data.rollout([3, 4]).kinds.tolist() == [1, 1, 1, 0, 0, 0]

@@ -44,7 +44,7 @@ from trainer.run import Parts, Run, new_policy
 
 def offline_config(output: Path, folder: Path, **changes: object) -> TrainConfig:
     values: dict[str, Any] = {
-        "prompts": None,
+        "prompts": (),
         "rewards": (),
         "data": folder,
         "algorithm": "rwr",
@@ -147,7 +147,7 @@ def test_answers_of_another_llm_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"prompts": Path("prompts.jsonl")}, "prompts"),
+        ({"prompts": (Path("prompts.jsonl"),)}, "prompts"),
         ({"rewards": (trained_term(Path("reward")),)}, "rewards"),
         ({"algorithm": "ppo"}, "algorithm"),
         ({"algorithm": "rloo"}, "algorithm"),
@@ -179,7 +179,8 @@ def _answers(ranks: list[list[int]], group_size: int) -> ScoredAnswers:
         features="prefix",
         group_size=group_size,
     )
-    return ScoredAnswers(description, trajectories, torch.arange(float(len(ranks))))
+    kinds = torch.zeros(len(ranks), dtype=torch.long)
+    return ScoredAnswers(description, trajectories, torch.arange(float(len(ranks))), kinds)
 
 
 def test_inadmissible_positions_are_dropped_and_counted() -> None:

@@ -37,11 +37,12 @@ def assert_equal(old: Trajectory, new: Trajectory) -> None:
 def test_answers_come_back_as_they_were() -> None:
     answers = two_answers()
 
-    found, scores = parse(serialise(answers, SCORES), "shard")
+    found = parse(serialise(answers, SCORES), "shard")
 
-    assert scores.tolist() == [2.5, -1.0]
-    assert len(found) == 2
-    for old, new in zip(answers, found, strict=True):
+    assert found.scores.tolist() == [2.5, -1.0]
+    assert found.kinds.tolist() == [0, 0]
+    assert len(found.trajectories) == 2
+    for old, new in zip(answers, found.trajectories, strict=True):
         assert_equal(old, new)
 
 
@@ -51,10 +52,17 @@ def test_the_states_of_candidates_go_to_the_answers_that_visited_them() -> None:
     first, second = two_answers()
     answers = [replace(first, candidate_hidden=states[:3]), replace(second, candidate_hidden=states[3:])]
 
-    found, _ = parse(serialise(answers, SCORES), "shard")
+    found = parse(serialise(answers, SCORES), "shard").trajectories
 
     assert_equal(answers[0], found[0])
     assert_equal(answers[1], found[1])
+
+
+def test_kinds_are_stored_where_there_are_several() -> None:
+    data = serialise(two_answers(), SCORES, torch.tensor([0, 3]))
+
+    assert parse(data, "shard").kinds.tolist() == [0, 3]
+    assert "kinds" not in safetensors.torch.load(serialise(two_answers(), SCORES, torch.tensor([0, 0])))
 
 
 def test_logits_that_nobody_gave_are_not_stored() -> None:
@@ -63,7 +71,7 @@ def test_logits_that_nobody_gave_are_not_stored() -> None:
     data = serialise(answers, SCORES)
 
     assert "accept_logits" not in safetensors.torch.load(data)
-    assert bool(parse(data, "shard")[0][1].accept_logits.isnan().all())
+    assert bool(parse(data, "shard").trajectories[1].accept_logits.isnan().all())
 
 
 def _set(name: str, index: int, value: float) -> Callable[[dict[str, Tensor]], None]:

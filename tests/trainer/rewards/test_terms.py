@@ -17,6 +17,11 @@ from trainer.rewards.weighted import WeightedReward, WeightedTerm
 
 DEMO = Path(__file__).parents[3] / "demo"
 
+TALKS = [
+    Conversation([{"role": "user", "content": "?"}], "yes", source="help_base"),
+    Conversation([{"role": "user", "content": "!"}], "no", source="harm_base"),
+]
+
 TABLES = """
 output = "out"
 prompts = "p.jsonl"
@@ -31,6 +36,7 @@ type = "length"
 per_token = -0.01
 name = "short"
 weight = 2
+sources = ["ask", "hh_"]
 
 [[rewards]]
 type = "json"
@@ -54,10 +60,10 @@ def test_tables_of_rewards_become_terms_with_names_and_weights(tmp_path: Path) -
 
     terms = read_config(path).rewards
 
-    assert [(term.name, term.source.type, term.weight) for term in terms] == [
-        ("harmless", "trained", 1.0),
-        ("short", "length", 2.0),
-        ("json", "json", -0.5),
+    assert [(term.name, term.source.type, term.weight, term.sources) for term in terms] == [
+        ("harmless", "trained", 1.0, ()),
+        ("short", "length", 2.0, ("ask", "hh_")),
+        ("json", "json", -0.5, ()),
     ]
     assert parse_terms(json.loads(json.dumps(terms_to_json(terms)))) == terms
 
@@ -90,6 +96,9 @@ def test_the_shipped_settings_name_rewards_that_are_shipped(name: str) -> None:
         ([{"type": "json", "weight": 0}], "weight", "other than 0"),
         ([{"type": "json", "weight": math.inf}], "weight", "other than 0"),
         ([{"type": "json", "weight": "1"}], "rewards[0].weight", "a number"),
+        ([{"type": "json", "sources": []}], "rewards[0].sources", "left out"),
+        ([{"type": "json", "sources": "hh_"}], "rewards[0].sources", "a list"),
+        ([{"type": "json", "sources": [""]}], "rewards[0].sources", "how sources begin"),
         (["json"], "rewards[0]", "a table"),
         ("json", "rewards", "a list of tables"),
         ([], "rewards", "given"),
@@ -108,7 +117,7 @@ def test_each_term_is_reported_before_its_weight_and_the_sum_after() -> None:
     long = WeightedTerm(name="long", weight=-0.5, model=Fixed(2.0, 8.0))
     both = WeightedReward((kind, long))
 
-    scores = both.scores([])
+    scores = both.scores(TALKS)
 
     assert both.total(scores).tolist() == [0.0, 0.0]
     assert term_metrics(scores) == {"reward/term/kind": 2.5, "reward/term/long": 5.0}
@@ -118,4 +127,17 @@ def test_a_term_that_is_not_finite_fails_by_its_name() -> None:
     broken = WeightedTerm(name="odd", weight=1.0, model=Fixed(1.0, math.nan))
 
     with pytest.raises(GraderFailed, match="'odd' failed: it gave a score that is not finite"):
-        WeightedReward((broken,)).scores([])
+        WeightedReward((broken,)).scores(TALKS)
+
+
+def test_a_term_scores_only_the_prompts_that_it_is_for() -> None:
+    calm = WeightedTerm(name="calm", weight=2.0, model=Fixed(3.0), sources=("harm",))
+    kind = WeightedTerm(name="kind", weight=-1.0, model=Fixed(1.0, 4.0), sources=("help", "harm"))
+    rare = WeightedTerm(name="rare", weight=1.0, model=Fixed(), sources=("rare",))
+    reward = WeightedReward((calm, kind, rare))
+
+    scores = reward.scores(TALKS)
+
+    assert reward.total(scores).tolist() == [-1.0, 2.0]
+    assert scores["calm"].isnan().tolist() == [True, False]
+    assert term_metrics(scores) == {"reward/term/calm": 3.0, "reward/term/kind": 2.5}

@@ -267,7 +267,9 @@ def test_answers_that_are_given_become_a_proxy(
     done = bench.now(job)
     assert (done.status, done.error, done.fine_tuned_model) == ("succeeded", None, "tiny:wordy")
     assert bench.steps(job) == [1, 2, 3, 4, 5, 6]  # 12 rows, 4 at a time, twice
-    replayed = [each for some, _ in read_shards(jobs_root(bench.home) / job.id / "answers") for each in some]
+    replayed = [
+        each for shard in read_shards(jobs_root(bench.home) / job.id / "answers") for each in shard.trajectories
+    ]
     assert done.trained_tokens == 2 * sum(int((each.ranks >= 0).sum()) for each in replayed)
     registry = ProxyRegistry(proxies_root(bench.home))
     assert registry.aliases("wordy").versions == {"stable": 2}
@@ -372,7 +374,7 @@ def test_auto_of_given_answers_moves_greedy_decisions(
 
     config = job_config(chosen, "ftjob-1", 20, tmp_path, None)
 
-    assert (config.data, config.prompts, config.rewards) == (tmp_path / "runs/ftjob-1/answers", None, ())
+    assert (config.data, config.prompts, config.rewards) == (tmp_path / "runs/ftjob-1/answers", (), ())
     assert (config.rollout.prompts_per_iteration, config.offline.epochs) == (batch, epochs)
     assert config.offline.rejections_per_token == 0.2
     assert config.algorithm_settings.learning_rate == pytest.approx(3e-3)
