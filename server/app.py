@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version as version_of
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
 
 from proxy_model.errors import ProxyRlhfError
 from server.backends.protocol import Backend
-from server.body import invalid_query
-from server.errors import ApiError, answer_api_error, answer_http_error, to_api_error
+from server.error_handlers import answer_api_error, answer_core_error, answer_http_error, answer_validation_error
+from server.errors import ApiError
 from server.middleware import RequestContext
 from server.openapi import document, operation_id
 from server.paging import answer_unknown_cursor
@@ -76,10 +75,10 @@ def create_app(backend: Backend, settings: Settings, metrics_listener: socket.so
         app.include_router(routes.router, tags=[routes.__name__.rpartition(".")[2]])
     app.add_middleware(RequestContext, service=service)
     app.add_exception_handler(ApiError, answer_api_error)
-    app.add_exception_handler(ProxyRlhfError, _answer_core_error)
+    app.add_exception_handler(ProxyRlhfError, answer_core_error)
     app.add_exception_handler(UnknownCursor, answer_unknown_cursor)
     app.add_exception_handler(HTTPException, answer_http_error)
-    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.add_exception_handler(RequestValidationError, answer_validation_error)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app
 
@@ -96,13 +95,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.gather(*running, return_exceptions=True)
     await service.backend.stop()
     await service.storage.close()
-
-
-async def _answer_core_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProxyRlhfError)
-    return await answer_api_error(request, to_api_error(error))
-
-
-async def _answer_validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return invalid_query(error.errors()[0]).response()

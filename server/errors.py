@@ -1,13 +1,9 @@
 """Every error leaves as OpenAI's envelope: `{"error": {"message", "type", "param", "code"}}`."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
+from starlette.responses import JSONResponse
 
 from proxy_model.errors import (
     BadCheckpoint,
@@ -23,7 +19,6 @@ from proxy_model.errors import (
     UnknownProxy,
     VersionInUse,
 )
-from server.exchange import current
 
 _PARAM_OF = {
     "p_t": "proxy.p_t",
@@ -32,8 +27,6 @@ _PARAM_OF = {
     "target_return": "proxy.target_return",
 }
 """Names of the core's parameters where the API spells them otherwise."""
-
-_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 @dataclass
@@ -119,41 +112,3 @@ def model_not_found(model: str) -> ApiError:
 def _printable(text: str) -> str:
     """What a caller sent may hold half characters, which UTF-8 has no bytes for."""
     return text.encode("utf-8", "replace").decode()
-
-
-def of_status(status: int, request: Request, headers: Mapping[str, str] | None) -> ApiError:
-    """The envelope of a status that the router gave: no such URL, no such method."""
-    where = f"{request.method} {request.url.path}"
-    messages = {
-        404: (f"Invalid URL ({where})", "unknown_url"),
-        405: (f"Not allowed to {request.method} on {request.url.path}", "method_not_allowed"),
-    }
-    message, code = messages.get(status, ("The request could not be processed.", f"http_{status}"))
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return ApiError(status, message, code, type=kind, headers=dict(headers or {}))
-
-
-async def answer_api_error(request: Request, error: Exception) -> Response:
-    """The exception handler of `ApiError`."""
-    assert isinstance(error, ApiError)
-    exchange = current()
-    if exchange is not None:
-        exchange.code = error.code
-    return error.response()
-
-
-async def answer_http_error(request: Request, error: Exception) -> Response:
-    """The exception handler of what the router refuses."""
-    assert isinstance(error, HTTPException)
-    headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers
-    return of_status(error.status_code, request, headers).response()
-
-
-def _allowed(request: Request) -> str:
-    """The methods that this URL has: the router names those of the first of its routes alone."""
-    return ", ".join(method for method in _METHODS if _is_routed(request, method))
-
-
-def _is_routed(request: Request, method: str) -> bool:
-    scope = {**request.scope, "method": method}
-    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from proxy_model.bank import ProxyRef
 from proxy_model.request import Delta
+from server.access.limits import Ticket
 
-if TYPE_CHECKING:
-    from server.access.limits import Ticket
+if TYPE_CHECKING:  # it needs the extra `otel`
     from server.telemetry.tracing import RequestTrace
 
 
@@ -27,7 +27,7 @@ class Exchange:
     holder: str = ""
     """Whose requests share limits and kept prompts: `NamedKey.holder`; empty where no keys are configured."""
 
-    ticket: "Ticket | None" = None
+    ticket: Ticket | None = None
     """What the key's limits have granted."""
 
     limits: Callable[[], dict[str, str]] = dict

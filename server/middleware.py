@@ -75,7 +75,7 @@ class RequestContext:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._service.metrics.http_request(route, status)
             if exchange.trace is not None:
-                exchange.trace.end(route, status, exchange)
+                exchange.trace.end(route, status, exchange.request_id, exchange.key)
             log_request(scope["method"], route, status, began, exchange)
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request, Response
 
-from server.errors import answer_api_error, invalid
+from server.error_handlers import answer_api_error
+from server.errors import invalid
 from store.page import Order, Page, UnknownCursor
 
 MAX_LIMIT = 100

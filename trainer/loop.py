@@ -22,7 +22,7 @@ from trainer.prompts import load_prompts
 from trainer.pruning import Spared, no_versions
 from trainer.rewards.build import RewardBuilder
 from trainer.rewards.endpoint import ChatEndpoint
-from trainer.rewards.folder import load_reward
+from trainer.rewards.load import load_reward
 from trainer.rewards.verdicts import Verdicts
 from trainer.rewards.weighted import WeightedReward
 from trainer.run import Interrupted, Parts, Run

@@ -9,7 +9,8 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
-from server.errors import ApiError, answer_api_error, answer_http_error
+from server.error_handlers import answer_api_error, answer_http_error
+from server.errors import ApiError
 from server.middleware import RequestContext
 from server.routes import metrics
 from server.service import Service

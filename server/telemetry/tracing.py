@@ -20,7 +20,6 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from server.backends.protocol import AnswerRecord
-from server.exchange import Exchange
 
 _MAX_EXPECTED = 4096
 """Answers that may be on their way; what the engine refused is forgotten by and by."""
@@ -97,12 +96,12 @@ class RequestTrace:
         while len(self._expected) > _MAX_EXPECTED:
             self._expected.popitem(last=False)
 
-    def end(self, route: str, status: int, exchange: Exchange) -> None:
-        """The request has been answered with `status`."""
+    def end(self, route: str, status: int, request_id: str, key: str | None) -> None:
+        """The request, of the API key named `key`, has been answered with `status`."""
         self._span.set_attributes({"http.route": route, "http.response.status_code": status})
-        self._span.set_attribute("proxy_rlhf.request_id", exchange.request_id)
-        if exchange.key is not None:
-            self._span.set_attribute("proxy_rlhf.key", exchange.key)
+        self._span.set_attribute("proxy_rlhf.request_id", request_id)
+        if key is not None:
+            self._span.set_attribute("proxy_rlhf.key", key)
         if status >= 500:
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()

@@ -22,7 +22,8 @@ from tests.front_door.trainer_process import TrainerProcess, start_trainer
 from tests.server.fakes import new_policy
 from trainer.preferences import PreferencePair
 from trainer.rewards.fit_frozen_head import fit_frozen_head
-from trainer.rewards.folder import load_reward, write_reward
+from trainer.rewards.folder import write_reward
+from trainer.rewards.load import load_reward
 from trainer.rewards.model import Conversation, RewardModel
 from trainer.rewards.training_config import RewardTrainingConfig
 

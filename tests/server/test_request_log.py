@@ -72,6 +72,15 @@ def test_a_line_tells_who_what_and_how_much(
     assert "sk-alice" not in caplog.text
 
 
+def test_a_line_tells_why_whoever_refused(server: RunningServer, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        for path in ("/v1/nothing", "/v1/completions", "/v1/files?limit=many"):
+            httpx.get(server.url + path)
+        told = {each["code"]: each["status"] for each in lines(caplog, 3)}
+
+    assert told == {"unknown_url": 404, "method_not_allowed": 405, "invalid_type": 400}
+
+
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "new\u00e9", "<script>"])
 def test_an_id_that_could_do_harm_is_replaced(server: RunningServer, given: str) -> None:
     answer = httpx.get(f"{server.url}/v1/models", headers={b"x-request-id": given.encode()})

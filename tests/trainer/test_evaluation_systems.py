@@ -16,7 +16,7 @@ from trainer.evaluation.answering import Answering
 from trainer.evaluation.best_of import best_of
 from trainer.evaluation.rerank import Reranker
 from trainer.potential import judging_heads
-from trainer.rewards.folder import load_reward
+from trainer.rewards.load import load_reward
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ from trainer.preferences import deal, load_preferences
 from trainer.rewards import bradley_terry
 from trainer.rewards.bag_of_words import BagOfWords
 from trainer.rewards.fit_frozen_head import default_taps
-from trainer.rewards.folder import load_reward, read_reward
+from trainer.rewards.folder import read_reward
 from trainer.rewards.frozen_features import FrozenFeatures
 from trainer.rewards.linear_head import fit_head
+from trainer.rewards.load import load_reward
 from trainer.rewards.model import Conversation
 from trainer.rewards.report import Accuracy, correlation
 from trainer.rewards.sentence_features import SentenceEncoder, SentenceFeatures

@@ -13,7 +13,7 @@ from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.manifest import MANIFEST
 from trainer.evaluation.answer import Answers
 from trainer.evaluation.answer_store import AnswerStore
-from trainer.rewards.folder import load_reward
+from trainer.rewards.load import load_reward
 from trainer.rewards.model import Conversation, RewardModel
 from trainer.rewards.progress import tracked
 from trainer.rollout import EncodedPrompt

@@ -18,7 +18,7 @@ from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGra
 from trainer.rewards.classifier import ClassifierReward
 from trainer.rewards.endpoint import ChatEndpoint
 from trainer.rewards.ensemble import Ensemble
-from trainer.rewards.folder import load_reward
+from trainer.rewards.load import load_reward
 from trainer.rewards.model import RewardModel
 from trainer.rewards.rules import JsonRule, KeywordsRule, LengthRule, RegexRule
 from trainer.rewards.score_model import ScoreModel

@@ -10,7 +10,7 @@ from rich.console import Console
 from proxy_model.embedded_llm import DEFAULT_LLM
 from proxy_model.frozen_llm import load_llm
 from trainer.preferences import PreferencePair, load_preferences
-from trainer.rewards.folder import load_reward
+from trainer.rewards.load import load_reward
 from trainer.rewards.model import RewardModel
 from trainer.rewards.pairs import conversations_of
 from trainer.rewards.progress import reading_progress

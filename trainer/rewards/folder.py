@@ -10,7 +10,7 @@ import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -19,10 +19,6 @@ from torch import Tensor
 from proxy_model import disk
 from proxy_model.errors import BadCheckpoint, InvalidParameter
 from proxy_model.manifest import VerifiedFolder, parse_object, write_manifest
-
-if TYPE_CHECKING:
-    from proxy_model.frozen_llm import FrozenLLM
-    from trainer.rewards.model import RewardModel
 
 HEAD, CONFIG, VOCABULARY = "head.safetensors", "config.json", "vocabulary.json"
 
@@ -76,28 +72,6 @@ def read_reward(folder: Path) -> StoredReward:
     if not all(isinstance(config[key], dict) for key in ("reads", "fingerprint", "card")):
         raise BadCheckpoint("format", f"{CONFIG} holds something else than objects")
     return StoredReward(tensors=tensors, vocabulary=vocabulary, **config)
-
-
-def load_reward(folder: Path, llm: "FrozenLLM", *, encoder: Path | None = None) -> "RewardModel":
-    """Load a reward model of any kind.
-
-    `encoder` is the sentence encoder's folder for a judge; None: wherever `sentence_source` finds it.
-    Raises `BadCheckpoint`, `FingerprintMismatch` (fitted on another LLM or encoder), `ModelUnavailable`.
-    """
-    stored = read_reward(folder)
-    if stored.kind == "frozen_head":
-        from trainer.rewards.frozen_head import FrozenHead
-
-        return FrozenHead.from_stored(stored, llm)
-    if stored.kind == "sentence_judge":
-        from trainer.rewards.sentence_judge import SentenceJudge
-
-        return SentenceJudge.from_stored(stored, encoder)
-    if stored.kind == "lora":
-        from trainer.rewards.lora import LoraReward
-
-        return LoraReward.from_stored(stored)
-    raise BadCheckpoint("format", f"{folder} holds a reward model of unknown kind {stored.kind!r}")
 
 
 def _serialised(stored: StoredReward) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from proxy_model.errors import BadCheckpoint, FingerprintMismatch
 from tests.trainer.preference_data import write_pairs
 from tests.trainer.tiny_llm import tiny_llm, write_tiny_llm
-from trainer.rewards.folder import load_reward
+from trainer.rewards.load import load_reward
 from trainer.rewards.lora import LoraReward
 from trainer.rewards.model import Conversation
 from trainer.rewards.train import train_reward
