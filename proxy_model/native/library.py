@@ -4,7 +4,7 @@ Field names and orders are those of `linear.h`, `team.h` and `llama.c`.
 """
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_void_p
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class CStep(Structure):
         *((name, c_void_p) for name in ("sibling_keys", "sibling_values")),
         ("taps", POINTER(c_void_p)),
         ("hidden", c_void_p),
+        ("seconds", POINTER(c_double)),
     )
 
 

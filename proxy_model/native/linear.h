@@ -16,7 +16,7 @@ typedef enum {
     STORE,       /* out [num_rows][num_outputs] = y */
     STORE_FLOAT, /* the same as float */
     ADD,         /* out += y */
-    SILU_MUL,    /* out [num_rows][num_outputs / 2] = silu(gate) * up: a panel has 32 gates, then their 32 ups */
+    SILU_MUL,    /* out [num_rows][num_outputs / 2] = silu(gate) * up: outputs are 16 gates, their 16 ups ... */
 } Epilogue;
 
 /* The outputs of panels `begin` to `end`. An output's numbers do not depend on how many rows there are. */

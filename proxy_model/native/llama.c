@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "attention.h"
 #include "linear.h"
@@ -37,7 +38,10 @@ typedef struct {
     bf16 *sibling_keys, *sibling_values;         /* [num_layers][num_siblings][num_kv_heads][head_dim] */
     bf16 *const *taps;                  /* [num_layers] of [num_rows][hidden_size], or NULL */
     bf16 *hidden;                       /* [num_rows][hidden_size]: the result */
+    double *seconds;                    /* [NUM_PARTS] to which each part's time is added, or NULL */
 } Step;
+
+typedef enum { NORMS, PRODUCTS, ROTARY_AND_CACHE, ATTENTION, NUM_PARTS } Part;
 
 typedef struct {
     const Model *model;
@@ -48,6 +52,7 @@ typedef struct {
     int64_t weights_per_thread;
     atomic_long *next_item; /* [num_layers] of attention, which takes longer for longer sequences */
     Meeting meeting;
+    double since; /* the end of the last part that was timed */
 } Work;
 
 static void normalise(const bf16 *from, const bf16 *weight, int64_t size, float epsilon, bf16 *to) {
@@ -131,12 +136,13 @@ static void attend_rows(Work *work, Member member, int64_t layer) {
     int64_t dim = model->head_dim, kv_heads = model->num_kv_heads, group = model->num_heads / kv_heads;
     float *weights = work->weights + member.number * work->weights_per_thread;
     for (int64_t item; (item = atomic_fetch_add(&work->next_item[layer], 1)) < step->num_rows * kv_heads;) {
-        int64_t row = item / kv_heads, head = item % kv_heads, begin = step->begins ? step->begins[row] : 0;
+        int64_t row = item % step->num_rows, head = item / step->num_rows; /* neighbours may share a sequence */
+        int64_t begin = step->begins ? step->begins[row] : 0;
         const bf16 *qkv = work->qkv + row * (model->num_heads + 2 * kv_heads) * dim;
         const bf16 *own_key = qkv + (model->num_heads + head) * dim;
         int64_t at = ((step->slots[row] * kv_heads + head) * step->capacity + begin) * dim;
         Visible visible = {step->keys[layer] + at, step->values[layer] + at, own_key, own_key + kv_heads * dim,
-                           step->places[row] - begin};
+                           step->places[row] - begin, row < step->first_sibling};
         attend(qkv + head * group * dim, visible, group, dim, model->layers[layer].scale, weights,
                work->attended + (row * model->num_heads + head * group) * dim);
     }
@@ -149,6 +155,22 @@ static void tap(Work *work, Member member, bf16 *to) {
     memcpy(to + begin, step->hidden + begin, (end - begin) * sizeof(bf16));
 }
 
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* All threads are through with a part. */
+static void end(Work *work, Member member, Part part) {
+    meet(member);
+    if (!work->step->seconds || member.number) return;
+    double at = now();
+    work->step->seconds[part] += at - work->since;
+    work->since = at;
+}
+
+/* The layers, as each thread goes through them. */
 static void run_layers(void *argument) {
     Work *work = argument;
     const Model *model = work->model;
@@ -158,21 +180,21 @@ static void run_layers(void *argument) {
     for (int64_t index = 0; index < step->num_layers; index++) {
         const Layer *layer = model->layers + index;
         normalise_rows(work, member, layer->input_norm, work->normed);
-        meet(member);
+        end(work, member, NORMS);
         multiply(work, member, &layer->qkv, work->normed, work->qkv, STORE);
-        meet(member);
+        end(work, member, PRODUCTS);
         place_rows(work, member, index);
-        meet(member);
+        end(work, member, ROTARY_AND_CACHE);
         attend_rows(work, member, index);
-        meet(member);
+        end(work, member, ATTENTION);
         multiply(work, member, &layer->output, work->attended, step->hidden, ADD);
-        meet(member);
+        end(work, member, PRODUCTS);
         normalise_rows(work, member, layer->mlp_norm, work->normed);
-        meet(member);
+        end(work, member, NORMS);
         multiply(work, member, &layer->gate_up, work->normed, work->gated, SILU_MUL);
-        meet(member);
+        end(work, member, PRODUCTS);
         multiply(work, member, &layer->down, work->gated, step->hidden, ADD);
-        meet(member);
+        end(work, member, PRODUCTS);
         if (step->taps && step->taps[index]) tap(work, member, step->taps[index]);
     }
     if (step->num_layers == model->num_layers) normalise_rows(work, member, model->final_norm, step->hidden);
@@ -192,7 +214,7 @@ int llama_step(const Model *model, const Step *step, const OpenMP *openmp, int n
     int64_t rows = step->num_rows, attended = model->num_heads * model->head_dim;
     int64_t width = model->hidden_size + 2 * attended + 2 * model->num_kv_heads * model->head_dim
                     + model->intermediate_size;
-    Work work = {.model = model, .step = step, .openmp = num_threads > 1 ? openmp : NULL};
+    Work work = {.model = model, .step = step, .openmp = num_threads > 1 ? openmp : NULL, .since = now()};
     work.weights_per_thread = model->num_heads / model->num_kv_heads * weights_of_head(most_visible(step));
     work.weights = malloc(num_threads * work.weights_per_thread * sizeof(float));
     work.next_item = calloc(step->num_layers, sizeof *work.next_item);

@@ -13,7 +13,10 @@ from proxy_model.llama_weights import LayerWeights, Projection, head_dim, is_pla
 from proxy_model.native.library import CLayer, CModel, CStep, kernels, load_kernels
 from proxy_model.native.linear import PANEL, PackedLinear
 
-HALF = PANEL // 2
+GATES = 16
+
+MOST_HEAD_DIM = 256
+"""`attention.h`'s."""
 
 
 class NativeLlamaDecoder:
@@ -54,7 +57,7 @@ class NativeLlamaDecoder:
             return False
         width = (config.num_attention_heads + 2 * config.num_key_value_heads) * head_dim(model)
         is_whole = all(size % PANEL == 0 for size in (config.hidden_size, width, 2 * config.intermediate_size))
-        return is_whole and head_dim(model) % 32 == 0
+        return is_whole and head_dim(model) % 32 == 0 and head_dim(model) <= MOST_HEAD_DIM
 
     def forward(self, step: PackedStep, taps: tuple[int, ...] = ()) -> tuple[Tensor, list[Tensor]]:
         """As `LlamaDecoder.forward`."""
@@ -126,7 +129,7 @@ class NativeLlamaDecoder:
         return addresses
 
     def _layer(self, weights: LayerWeights) -> CLayer:
-        gates, ups = weights.gate_up.weight.unflatten(0, (2, -1, HALF))
+        gates, ups = weights.gate_up.weight.unflatten(0, (2, -1, GATES))
         gate_up = Projection(torch.stack([gates, ups], dim=1).flatten(0, 2))
         packed = [self._pack(each) for each in (weights.qkv, weights.output, gate_up, weights.down)]
         norms = (weights.input_norm, weights.mlp_norm, weights.query_norm, weights.key_norm)
