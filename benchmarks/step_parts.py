@@ -15,6 +15,7 @@ from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.kv_cache import KVCache
 from proxy_model.linear import FrozenLinear
 from proxy_model.llama_decoder import LlamaDecoder
+from proxy_model.native.llama import NativeLlamaDecoder
 from proxy_model.scheduler import Scheduler
 
 LAYERS = "products of the layers"
@@ -28,6 +29,7 @@ _PARTS: tuple[tuple[Any, str, str], ...] = (
     (LlamaDecoder, "forward", "embedding, rotary, residuals, activations"),
     (LlamaDecoder, "_norm", "norms"),
     (FrozenLinear, "__call__", LAYERS),
+    (NativeLlamaDecoder, "forward", "the layers"),
     (llama_decoder, "attend", "attention"),
     (KVCache, "write", "writes into the cache"),
     (FrozenLLM, "logits", HEAD),

@@ -69,27 +69,16 @@ def _slates(logits: Tensor, rows: Rows[Sequence], width: int) -> Slate:
     sampled = [row for row, sequence in enumerate(rows) if sequence.request.params.temperature > 0]
     if not sampled:
         return build_slate(logits, settings, width)
-    index = torch.tensor(sampled, device=logits.device)
-    temperature = torch.tensor([rows[row].request.params.temperature for row in sampled], device=logits.device)
-    gumbel = torch.stack([_gumbel(rows[row].generator, logits.shape[-1]) for row in sampled]).to(logits.device)
-    chosen = SlateSettings(
-        temperature=settings.temperature[index],
-        top_p=settings.top_p[index],
-        p_t=settings.p_t[index],
-        max_candidates=settings.max_candidates[index],
-        is_renormalised=settings.is_renormalised[index],
-    )
-    drawn = build_sampled_slate(logits[index], chosen, width, temperature, gumbel)
+    asked = [rows[row].request.params.temperature for row in sampled]
+    keys = [rows[row].noise_key for row in sampled]
+    sampling = torch.tensor(asked).to(logits.device), torch.tensor(keys).to(logits.device)
     if len(sampled) == len(rows):
-        return drawn
+        return build_sampled_slate(logits, settings, width, *sampling)
+    index = torch.tensor(sampled, device=logits.device)
+    drawn = build_sampled_slate(logits[index], settings[index], width, *sampling)
     slate = build_slate(logits, settings, width)
     parts = ("tokens", "logprobs", "is_candidate", "is_free")
     return Slate(*(getattr(slate, part).index_copy(0, index, getattr(drawn, part)) for part in parts))
-
-
-def _gumbel(generator: torch.Generator, size: int) -> Tensor:
-    """(size,) standard Gumbel noise from the sequence's own generator."""
-    return -torch.empty(size).exponential_(generator=generator).log()
 
 
 def _settings(rows: Rows[Sequence], device: torch.device) -> SlateSettings:

@@ -9,6 +9,7 @@ from torch import Tensor
 from proxy_model.bank import LoadedProxy
 from proxy_model.detokenizer import Detokenizer
 from proxy_model.grammar_compiler import GrammarState
+from proxy_model.noise import noise_key
 from proxy_model.request import FinishReason, GenerationRequest, TokenLogprob, Usage
 from proxy_model.skam import Slate
 from proxy_model.token_counts import TokenCounts
@@ -74,11 +75,17 @@ class Sequence:
         self.pending: PendingCandidate | None = None
         self.detokenizer = Detokenizer(params.stop)
         self.recorder = TrajectoryRecorder(params.target_return) if request.record else None
+        self.seed = random.getrandbits(63) if params.seed is None else params.seed
         self.generator = torch.Generator()
-        self.generator.manual_seed(random.getrandbits(63) if params.seed is None else params.seed)
+        self.generator.manual_seed(self.seed)
         self.num_rejected = 0
         self.num_forced = 0
         self.num_passes = 0
+
+    @property
+    def noise_key(self) -> int:
+        """Of the next token's place in the answer."""
+        return noise_key(self.seed, len(self.output))
 
     @property
     def must_walk(self) -> bool:

@@ -7,7 +7,8 @@ nucleus filter off and `p_t` = 0 the mask, exactly. 6. A request with a sampling
 order drawn without replacement at that temperature (Gumbel top-k) instead of by descending probability. 7. A token
 whose logit is minus infinity (a grammar or a filter took it away) is never a candidate.
 
-Pure functions of tensors; noise is an argument.
+Pure functions of tensors; the noise's keys are an argument. What runs over the whole vocabulary is compiled code where
+there is any (`native.slate`), and torch elsewhere.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from proxy_model.native import slate as native
+from proxy_model.noise import gumbel_noise
 
 _CHUNK = 64
 
@@ -33,6 +37,15 @@ class SlateSettings:
     """At most the slate's width K; 1 makes a row plain: its first candidate is its token."""
 
     is_renormalised: Bool[Tensor, " B"]
+
+    def __getitem__(self, rows: Tensor) -> "SlateSettings":
+        return SlateSettings(
+            temperature=self.temperature[rows],
+            top_p=self.top_p[rows],
+            p_t=self.p_t[rows],
+            max_candidates=self.max_candidates[rows],
+            is_renormalised=self.is_renormalised[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +68,8 @@ class Slate:
 
 def build_slate(logits: Float[Tensor, "B V"], settings: SlateSettings, width: int) -> Slate:
     """The slate in the paper's order, descending probability. `width` is K."""
-    scaled = logits / settings.temperature[:, None]
-    tokens = top_tokens(scaled, width)
-    logprobs = scaled.gather(1, tokens) - _log_total(scaled)
+    find = native.likeliest if native.supports(logits) else likeliest
+    tokens, logprobs = find(logits, settings.temperature, width)
     mass_before = logprobs.exp().cumsum(-1).roll(1, -1)
     mass_before[:, 0] = 0.0
     is_candidate = (mass_before < settings.top_p[:, None]) | (settings.top_p >= 1.0)[:, None]
@@ -68,19 +80,45 @@ def build_sampled_slate(
     logits: Float[Tensor, "B V"],
     settings: SlateSettings,
     width: int,
-    temperature: Float[Tensor, " B"],
-    gumbel: Float[Tensor, "B V"],
+    sampling: Float[Tensor, " B"],
+    keys: Int[Tensor, " B"],
 ) -> Slate:
-    """The slate in an order drawn without replacement at the request's `temperature`, from standard Gumbel noise.
+    """The slate in an order drawn without replacement at the requests' temperature `sampling`, from the keys' noise.
 
     The nucleus is taken under the request's temperature, so a proxy that accepts everything is plain nucleus sampling.
     """
-    proposal = (logits / temperature[:, None]).log_softmax(-1)
-    is_inside = _nucleus(proposal, settings.top_p)
-    order = (proposal + gumbel).masked_fill(~is_inside, float("-inf")).topk(width, dim=-1)
-    scaled = logits / settings.temperature[:, None]
+    find = native.drawn if native.supports(logits) else drawn
+    tokens, logprobs = find(logits, settings.temperature, width, sampling, settings.top_p, keys)
+    return _with_restrictions(tokens, logprobs, logprobs > float("-inf"), settings)
+
+
+def likeliest(
+    logits: Float[Tensor, "B V"], temperature: Float[Tensor, " B"], width: int
+) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K"]]:
+    """The likeliest tokens, in order, ties by lower id, and their log-probabilities under `temperature`."""
+    scaled = logits / temperature[:, None]
+    tokens = top_tokens(scaled, width)
+    return tokens, scaled.gather(1, tokens) - _log_total(scaled)
+
+
+def drawn(
+    logits: Float[Tensor, "B V"],
+    temperature: Float[Tensor, " B"],
+    width: int,
+    sampling: Float[Tensor, " B"],
+    top_p: Float[Tensor, " B"],
+    keys: Int[Tensor, " B"],
+) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K"]]:
+    """Tokens in an order drawn at temperature `sampling` from its nucleus (Gumbel top-k), and their log-probabilities.
+
+    These are under `temperature`, and minus infinity where the nucleus has no further token.
+    """
+    proposal = (logits / sampling[:, None]).log_softmax(-1)
+    noise = gumbel_noise(keys, logits.shape[-1])
+    order = (proposal + noise).masked_fill(~_nucleus(proposal, top_p), float("-inf")).topk(width, dim=-1)
+    scaled = logits / temperature[:, None]
     logprobs = scaled.gather(1, order.indices) - _log_total(scaled)
-    return _with_restrictions(order.indices, logprobs, order.values > float("-inf"), settings)
+    return order.indices, logprobs.masked_fill(order.values == float("-inf"), float("-inf"))
 
 
 def top_tokens(logits: Float[Tensor, "B V"], width: int) -> Int[Tensor, "B K"]:

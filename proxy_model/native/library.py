@@ -1,6 +1,6 @@
 """The compiled kernels as Python calls them: found, checked against this processor, and their structures.
 
-Field names and orders are those of `linear.h`, `team.h` and `llama.c`.
+Field names and orders are those of `linear.h`, `team.h`, `slate.h` and `llama.c`.
 """
 
 import ctypes
@@ -55,6 +55,13 @@ class CStep(Structure):
     )
 
 
+class CSlates(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("num_rows", "size", "width")),
+        *((name, c_void_p) for name in ("logits", "temperatures", "samplings", "top_ps", "keys", "tokens", "logprobs")),
+    )
+
+
 class Kernels:
     """The loaded library. Its calls release Python's lock while they compute."""
 
@@ -69,6 +76,11 @@ class Kernels:
         openmp = ctypes.byref(self._openmp)
         if self._library.llama_step(ctypes.byref(model), ctypes.byref(step), openmp, c_int(num_threads)):
             raise MemoryError("no memory for a step of the LLM")
+
+    def slates(self, slates: CSlates, num_threads: int) -> None:
+        """Fill the slates' tokens and log-probabilities. Raises `MemoryError`."""
+        if self._library.slates(ctypes.byref(slates), ctypes.byref(self._openmp), c_int(num_threads)):
+            raise MemoryError("no memory for the slates of a step")
 
     def linear(self, weight: CLinear, rows: int, num_rows: int, out: int, num_threads: int) -> None:
         """out [num_rows][num_outputs] float32 = rows @ weight.T + bias, rounded to bfloat16; addresses of both."""

@@ -46,3 +46,20 @@ INLINE __m512 exponential(__m512 x) {
     for (int i = 0; i < 7; i++) sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(coefficients[i]));
     return _mm512_scalef_ps(sum, n);
 }
+
+/* Natural logarithm of positive numbers, relative error below 1e-6 (the coefficients are Cephes'). */
+INLINE __m512 logarithm(__m512 x) {
+    __m512 one = _mm512_set1_ps(1.0f);
+    __m512 power = _mm512_getexp_ps(x), rest = _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero);
+    __mmask16 is_large = _mm512_cmp_ps_mask(rest, _mm512_set1_ps(1.41421356f), _CMP_GT_OQ);
+    rest = _mm512_sub_ps(_mm512_mask_mul_ps(rest, is_large, rest, _mm512_set1_ps(0.5f)), one);
+    power = _mm512_mask_add_ps(power, is_large, power, one);
+    const float coefficients[] = {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                                  -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    __m512 sum = _mm512_set1_ps(7.0376836292e-2f), square = _mm512_mul_ps(rest, rest);
+    for (int i = 0; i < 8; i++) sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(coefficients[i]));
+    sum = _mm512_mul_ps(_mm512_mul_ps(sum, rest), square);
+    sum = _mm512_fmadd_ps(power, _mm512_set1_ps(-2.12194440e-4f), sum);
+    sum = _mm512_fnmadd_ps(_mm512_set1_ps(0.5f), square, sum);
+    return _mm512_fmadd_ps(power, _mm512_set1_ps(0.693359375f), _mm512_add_ps(rest, sum));
+}

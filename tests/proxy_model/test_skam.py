@@ -11,6 +11,7 @@ from torch import Tensor
 from proxy_model.choice import first_accepted
 from proxy_model.config import SkamConfig
 from proxy_model.errors import InvalidParameter
+from proxy_model.noise import noise_key
 from proxy_model.skam import Slate, SlateSettings, build_sampled_slate, build_slate, top_tokens
 
 PROBS = [0.05, 0.5, 0.0, 0.3, 0.15]  # tokens 1, 3, 4, 0 in order; token 2 is impossible
@@ -120,7 +121,7 @@ def test_top_tokens_orders_negative_and_infinite_logits() -> None:
 def test_the_drawn_order_follows_the_temperature_s_probabilities() -> None:
     """First places over 4,000 draws: within 4 standard errors (a false alarm in 16,000 runs)."""
     num_draws = 4000
-    gumbel = -torch.empty(num_draws, 5).exponential_(generator=torch.Generator().manual_seed(1)).log()
+    keys = torch.tensor([noise_key(17, position) for position in range(num_draws)])
     many = SlateSettings(
         temperature=torch.ones(num_draws),
         top_p=torch.full((num_draws,), 0.9),
@@ -129,7 +130,7 @@ def test_the_drawn_order_follows_the_temperature_s_probabilities() -> None:
         is_renormalised=torch.zeros(num_draws, dtype=torch.bool),
     )
 
-    slate = build_sampled_slate(LOGITS.expand(num_draws, -1), many, 4, torch.ones(num_draws), gumbel)
+    slate = build_sampled_slate(LOGITS.expand(num_draws, -1), many, 4, torch.ones(num_draws), keys)
 
     first = torch.bincount(slate.tokens[:, 0], minlength=5) / num_draws
     for token, prob in ((1, 0.5 / 0.95), (3, 0.3 / 0.95), (4, 0.15 / 0.95), (0, 0.0)):  # token 0 is outside of .9
