@@ -7,6 +7,7 @@ Everything is tensors until `to_host`, the step's only synchronisation.
 
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,9 +16,9 @@ from proxy_model.bank import LoadedProxy
 from proxy_model.choice import Choice, accepted_at, first_accepted
 from proxy_model.config import SkamConfig
 from proxy_model.features import target_scalars
-from proxy_model.sequence import Sequence
+from proxy_model.sequence import Sequence, SlateNumbers
 from proxy_model.skam import Slate, SlateSettings, build_sampled_slate, build_slate
-from proxy_model.slate_scorer import Share, SlateFeatures, score_shares
+from proxy_model.slate_scorer import Share, score_shares
 
 _PLAIN = SkamConfig(p_t=0.0, top_p=1.0, max_candidates=1)
 
@@ -60,7 +61,7 @@ def _score(hidden: Tensor, slate: Slate, rows: Rows[Sequence]) -> Tensor:
     ]
     if not shares:
         return torch.full(slate.logprobs.shape, float("nan"), device=hidden.device)
-    return score_shares(SlateFeatures.of(hidden, slate), shares)
+    return score_shares(hidden, slate, shares)
 
 
 def _slates(logits: Tensor, rows: Rows[Sequence], width: int) -> Slate:
@@ -83,7 +84,16 @@ def _slates(logits: Tensor, rows: Rows[Sequence], width: int) -> Slate:
 
 def _settings(rows: Rows[Sequence], device: torch.device) -> SlateSettings:
     """Each row's settings: the proxy's own, what the request overrides, and one candidate for the plain LLM."""
-    numbers = torch.tensor([_row_settings(sequence) for sequence in rows], dtype=torch.float32).to(device)
+    for sequence in rows:
+        if sequence.slate_numbers is None:
+            sequence.slate_numbers = _row_settings(sequence)
+    return _laid_out(tuple(sequence.slate_numbers for sequence in rows), device)
+
+
+@lru_cache(maxsize=64)
+def _laid_out(rows: tuple[SlateNumbers | None, ...], device: torch.device) -> SlateSettings:
+    """As tensors; from step to step mostly the same rows."""
+    numbers = torch.tensor(rows, dtype=torch.float32).to(device)
     return SlateSettings(
         temperature=numbers[:, 0],
         top_p=numbers[:, 1],
@@ -101,7 +111,7 @@ def skam_temperature(sequence: Sequence) -> float:
     return sequence.proxy.skam.temperature if asked is None else asked
 
 
-def _row_settings(sequence: Sequence) -> tuple[float, float, float, int, bool]:
+def _row_settings(sequence: Sequence) -> SlateNumbers:
     params = sequence.request.params
     if sequence.proxy is None:
         return skam_temperature(sequence), params.top_p, _PLAIN.p_t, _PLAIN.max_candidates, False

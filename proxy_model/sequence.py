@@ -15,6 +15,9 @@ from proxy_model.skam import Slate
 from proxy_model.token_counts import TokenCounts
 from proxy_model.trajectory import TrajectoryRecorder
 
+SlateNumbers = tuple[float, float, float, int, bool]
+"""Of one answer: SKAM's temperature, top_p, p_t, most candidates, and whether probabilities are renormalised."""
+
 
 @dataclass(slots=True)
 class PendingCandidate:
@@ -78,6 +81,9 @@ class Sequence:
         self.seed = random.getrandbits(63) if params.seed is None else params.seed
         self.generator = torch.Generator()
         self.generator.manual_seed(self.seed)
+        self.slate_numbers: SlateNumbers | None = None
+        """What the answer's slates are laid out by; `decode` fills it in."""
+
         self.num_rejected = 0
         self.num_forced = 0
         self.num_passes = 0

@@ -5,6 +5,7 @@ then, a decision. So the only product over many numbers is taken in float64 and 
 over the last axis or over four scalars, which no other row has a part in.
 
 Rows of many versions cost little more than rows of one: only the look-up and the product are done version by version.
+Compiled code does the same in one call a version where it can (`native.scorer`).
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from proxy_model.config import NUM_SCALARS
 from proxy_model.features import normalised, slate_scalars
-from proxy_model.policy import ProxyPolicy
+from proxy_model.native.scorer import NativeScorer
+from proxy_model.policy import Actor, ProxyPolicy
 from proxy_model.skam import Slate
 
 
@@ -55,12 +57,16 @@ class SlateScorer:
         self._target_weight = None if actor.target is None else actor.target.weight.detach().double().T  # (2, H)
         self.last_weights = torch.cat([actor.scalars.weight.detach().T, actor.output.weight.detach()])  # (4 + 1, H)
         self.last_bias = actor.output.bias.detach()
+        self.native = self._compiled(actor)
 
     def accept_logits(
-        self, features: SlateFeatures, target: Float[Tensor, "B 2"] | None = None
+        self, hidden: Float[Tensor, "B D"], slate: Slate, target: Float[Tensor, "B 2"] | None = None
     ) -> Float[Tensor, "B K"]:
-        """Logit of the acceptance of every candidate; a conditioned actor may be told a target (`target_scalars`)."""
-        return score_shares(features, [Share(self, range(len(features.tokens)), target)])
+        """Logit of the acceptance of every candidate of the slates after raw h(prefix) `hidden`.
+
+        A conditioned actor may be told a target (`target_scalars`).
+        """
+        return score_shares(hidden, slate, [Share(self, range(len(hidden)), target)])
 
     def read(self, features: SlateFeatures, target: Tensor | None, candidates: Tensor, states: Tensor) -> None:
         """Write the first layer's large parts: of every candidate (B * K, H), and of every state (B, H), float64."""
@@ -68,6 +74,15 @@ class SlateScorer:
         torch.mm(features.states, self._prefix_weight, out=states)
         if self._target_weight is not None and target is not None:
             states += target.double() @ self._target_weight
+
+    def _compiled(self, actor: Actor) -> NativeScorer | None:
+        assert actor.prefix is not None
+        prefix = actor.prefix.weight.detach().float().T
+        if not NativeScorer.supports(prefix):
+            return None
+        target = None if actor.target is None else actor.target.weight.detach().T
+        scalars, output = self.last_weights[:NUM_SCALARS], self.last_weights[NUM_SCALARS]
+        return NativeScorer(prefix, self._table, scalars, target, output, float(self.last_bias))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +96,21 @@ class Share:
 
 
 @torch.no_grad()
-def score_shares(features: SlateFeatures, shares: Sequence[Share]) -> Float[Tensor, "B K"]:
+def score_shares(hidden: Float[Tensor, "B D"], slate: Slate, shares: Sequence[Share]) -> Float[Tensor, "B K"]:
     """Accept logits of every candidate of the shares' rows, each under its own version; NaN in rows of no share."""
-    num_rows, device = len(features.tokens), features.tokens.device
-    if len(shares) == 1 and len(shares[0].rows) == num_rows:
+    scores = torch.full(slate.tokens.shape, float("nan"), device=hidden.device)
+    compiled = [(share, share.scorer.native) for share in shares if share.scorer.native is not None]
+    if len(compiled) == len(shares):
+        states = normalised(hidden)
+        for share, scorer in compiled:
+            scorer.score(states, slate, share.rows, share.target, scores)
+        return scores
+    features = SlateFeatures.of(hidden, slate)
+    if len(shares) == 1 and len(shares[0].rows) == len(hidden):
         return _in_order(features, shares)
-    scores = torch.full(features.tokens.shape, float("nan"), device=device)
     for size in {share.scorer.hidden_size for share in shares}:
         of_size = [share for share in shares if share.scorer.hidden_size == size]
-        index = torch.tensor([row for share in of_size for row in share.rows], device=device)
+        index = torch.tensor([row for share in of_size for row in share.rows], device=hidden.device)
         scores[index] = _in_order(features[index], of_size)
     return scores
 

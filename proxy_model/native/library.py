@@ -1,6 +1,6 @@
 """The compiled kernels as Python calls them: found, checked against this processor, and their structures.
 
-Field names and orders are those of `linear.h`, `team.h`, `slate.h` and `llama.c`.
+Field names and orders are those of `linear.h`, `team.h`, `slate.h`, `scorer.h` and `llama.c`.
 """
 
 import ctypes
@@ -62,6 +62,22 @@ class CSlates(Structure):
     )
 
 
+class CScorer(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("state_size", "hidden_size")),
+        *((name, c_void_p) for name in ("prefix", "table", "scalars", "target", "output")),
+        ("bias", c_float),
+    )
+
+
+class CShare(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("num_rows", "width")),
+        *((name, c_void_p) for name in ("rows", "states", "tokens", "logprobs", "is_candidate", "targets")),
+        ("accept_logits", c_void_p),
+    )
+
+
 class Kernels:
     """The loaded library. Its calls release Python's lock while they compute."""
 
@@ -81,6 +97,12 @@ class Kernels:
         """Fill the slates' tokens and log-probabilities. Raises `MemoryError`."""
         if self._library.slates(ctypes.byref(slates), ctypes.byref(self._openmp), c_int(num_threads)):
             raise MemoryError("no memory for the slates of a step")
+
+    def score(self, scorer: CScorer, share: CShare, num_threads: int) -> None:
+        """Fill the accept logits of the share's rows. Raises `MemoryError`."""
+        openmp = ctypes.byref(self._openmp)
+        if self._library.score(ctypes.byref(scorer), ctypes.byref(share), openmp, c_int(num_threads)):
+            raise MemoryError("no memory for the scores of a step")
 
     def linear(self, weight: CLinear, rows: int, num_rows: int, out: int, num_threads: int) -> None:
         """out [num_rows][num_outputs] float32 = rows @ weight.T + bias, rounded to bfloat16; addresses of both."""

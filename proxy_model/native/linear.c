@@ -9,11 +9,6 @@ typedef struct {
     Epilogue epilogue;
 } Product;
 
-INLINE __m512 silu(__m512 x) {
-    __m512 negative = _mm512_sub_ps(_mm512_setzero_ps(), x);
-    return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), exponential(negative)));
-}
-
 /* One row's outputs of a panel, to where they belong. */
 INLINE void finish(Product product, __m512 *sums, int64_t row, int64_t panel) {
     const Linear *weight = product.weight;

@@ -63,3 +63,8 @@ INLINE __m512 logarithm(__m512 x) {
     sum = _mm512_fnmadd_ps(_mm512_set1_ps(0.5f), square, sum);
     return _mm512_fmadd_ps(power, _mm512_set1_ps(0.693359375f), _mm512_add_ps(rest, sum));
 }
+
+INLINE __m512 silu(__m512 x) {
+    __m512 negative = _mm512_sub_ps(_mm512_setzero_ps(), x);
+    return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), exponential(negative)));
+}

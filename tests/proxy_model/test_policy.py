@@ -11,7 +11,6 @@ from proxy_model.errors import InvalidParameter
 from proxy_model.features import DecisionFeatures, slate_scalars, target_scalars
 from proxy_model.policy import ProxyPolicy
 from proxy_model.skam import Slate
-from proxy_model.slate_scorer import SlateFeatures
 from tests.conftest import steering_policy
 
 
@@ -110,7 +109,7 @@ def test_scoring_a_slate_by_table_is_scoring_each_candidate_by_itself() -> None:
     hidden = torch.randn(2, 64, generator=torch.Generator().manual_seed(4)) * 5
     assert proxy.scorer is not None
 
-    scored = proxy.scorer.accept_logits(SlateFeatures.of(hidden, Slate(tokens, logprobs, is_candidate, is_candidate)))
+    scored = proxy.scorer.accept_logits(hidden, Slate(tokens, logprobs, is_candidate, is_candidate))
 
     scalars = slate_scalars(logprobs, is_candidate)
     for row in range(2):

@@ -5,11 +5,19 @@ import torch
 
 from proxy_model.config import PolicyConfig
 from proxy_model.features import DecisionFeatures, slate_scalars, target_scalars
+from proxy_model.native.scorer import NativeScorer
 from proxy_model.policy import ProxyPolicy
 from proxy_model.skam import Slate, SlateSettings, build_slate
-from proxy_model.slate_scorer import Share, SlateFeatures, SlateScorer, score_shares
+from proxy_model.slate_scorer import Share, SlateScorer, score_shares
 
 NUM_ROWS, SIZE, WIDTH = 48, 576, 16
+
+
+@pytest.fixture(params=["compiled", "torch"], autouse=True)
+def who_computes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test here holds for both."""
+    if request.param == "torch":
+        monkeypatch.setattr(NativeScorer, "supports", staticmethod(lambda prefix: False))
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +75,9 @@ def test_a_row_scores_the_same_to_the_bit_alone_and_in_a_batch(
 ) -> None:
     scorer = SlateScorer(policy, embedding)
 
-    together = scorer.accept_logits(SlateFeatures.of(hidden[:num_rows], slate[slice(0, num_rows)]))
+    together = scorer.accept_logits(hidden[:num_rows], slate[slice(0, num_rows)])
 
-    alone = [
-        scorer.accept_logits(SlateFeatures.of(hidden[row : row + 1], slate[slice(row, row + 1)]))
-        for row in range(num_rows)
-    ]
+    alone = [scorer.accept_logits(hidden[row : row + 1], slate[slice(row, row + 1)]) for row in range(num_rows)]
     assert torch.equal(together, torch.cat(alone))
 
 
@@ -87,19 +92,17 @@ def test_a_row_of_a_conditioned_proxy_scores_the_same_to_the_bit_alone_and_in_a_
 ) -> None:
     scorer = SlateScorer(dial, embedding)
 
-    together = scorer.accept_logits(SlateFeatures.of(hidden[:num_rows], slate[slice(0, num_rows)]), target[:num_rows])
+    together = scorer.accept_logits(hidden[:num_rows], slate[slice(0, num_rows)], target[:num_rows])
 
     for row in range(num_rows):
         one = slice(row, row + 1)
-        assert torch.equal(
-            together[one], scorer.accept_logits(SlateFeatures.of(hidden[one], slate[one]), target[one])
-        ), row
+        assert torch.equal(together[one], scorer.accept_logits(hidden[one], slate[one], target[one])), row
 
 
 def test_it_scores_as_the_policy_that_is_trained(
     policy: ProxyPolicy, embedding: torch.Tensor, hidden: torch.Tensor, slate: Slate
 ) -> None:
-    found = SlateScorer(policy, embedding).accept_logits(SlateFeatures.of(hidden, slate))
+    found = SlateScorer(policy, embedding).accept_logits(hidden, slate)
 
     scalars = slate_scalars(slate.logprobs, slate.is_candidate)
     features = DecisionFeatures(
@@ -111,7 +114,7 @@ def test_it_scores_as_the_policy_that_is_trained(
 def test_a_conditioned_proxy_scores_as_the_policy_that_is_trained(
     dial: ProxyPolicy, embedding: torch.Tensor, hidden: torch.Tensor, slate: Slate, target: torch.Tensor
 ) -> None:
-    found = SlateScorer(dial, embedding).accept_logits(SlateFeatures.of(hidden, slate), target)
+    found = SlateScorer(dial, embedding).accept_logits(hidden, slate, target)
 
     features = DecisionFeatures(
         hidden.repeat_interleave(WIDTH, dim=0),
@@ -141,13 +144,13 @@ def test_rows_of_many_versions_score_to_the_bit_as_alone_and_rows_of_none_not_at
     aims = [None, None, None, target[rows[3]]]
     shares = [Share(*share) for share in zip(scorers, rows, aims, strict=True)]
 
-    scores = score_shares(SlateFeatures.of(hidden, slate), shares)
+    scores = score_shares(hidden, slate, shares)
 
     for share in shares:
         for number, row in enumerate(share.rows):
             one = slice(row, row + 1)
             aim = None if share.target is None else share.target[number : number + 1]
-            alone = share.scorer.accept_logits(SlateFeatures.of(hidden[one], slate[one]), aim)
+            alone = share.scorer.accept_logits(hidden[one], slate[one], aim)
             assert torch.equal(scores[one], alone), row
     unasked = [row for row in range(NUM_ROWS) if not any(row in members for members in rows)]
     assert len(unasked) == 34
