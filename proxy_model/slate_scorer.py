@@ -101,9 +101,9 @@ def score_shares(hidden: Float[Tensor, "B D"], slate: Slate, shares: Sequence[Sh
     scores = torch.full(slate.tokens.shape, float("nan"), device=hidden.device)
     compiled = [(share, share.scorer.native) for share in shares if share.scorer.native is not None]
     if len(compiled) == len(shares):
-        states = normalised(hidden)
+        states, parts = normalised(hidden), (slate.tokens, slate.logprobs, slate.is_candidate)
         for share, scorer in compiled:
-            scorer.score(states, slate, share.rows, share.target, scores)
+            scorer.score(states, *parts, share.rows, share.target, scores)
         return scores
     features = SlateFeatures.of(hidden, slate)
     if len(shares) == 1 and len(shares[0].rows) == len(hidden):

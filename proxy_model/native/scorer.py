@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from proxy_model.native.library import CScorer, CShare, kernels, load_kernels
-from proxy_model.skam import Slate
 
 
 class NativeScorer:
@@ -35,22 +34,24 @@ class NativeScorer:
     def score(
         self,
         states: Float[Tensor, "B D"],
-        slate: Slate,
+        tokens: Int[Tensor, "B K"],
+        logprobs: Float[Tensor, "B K"],
+        is_candidate: Bool[Tensor, "B K"],
         rows: Sequence[int],
         target: Float[Tensor, "R 2"] | None,
         accept_logits: Float[Tensor, "B K"],
     ) -> None:
-        """Write the accept logits of `rows` of the slate; `states` are normalised, and all tensors contiguous."""
+        """Write the accept logits of `rows` of the slates; `states` are normalised, and all tensors contiguous."""
         index = torch.tensor(rows)
         targets = None if target is None else target.contiguous()
         share = CShare(
             len(rows),
-            slate.tokens.shape[1],
+            tokens.shape[1],
             index.data_ptr(),
             states.data_ptr(),
-            slate.tokens.data_ptr(),
-            slate.logprobs.data_ptr(),
-            slate.is_candidate.data_ptr(),
+            tokens.data_ptr(),
+            logprobs.data_ptr(),
+            is_candidate.data_ptr(),
             None if targets is None else targets.data_ptr(),
             accept_logits.data_ptr(),
         )
