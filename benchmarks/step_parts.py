@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ctypes import c_double
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,19 +20,27 @@ from proxy_model.native.llama import NativeLlamaDecoder
 from proxy_model.scheduler import Scheduler
 
 LAYERS = "products of the layers"
+NORMS = "norms"
+ATTENTION = "attention"
+WRITES = "writes into the cache"
 HEAD = "the head"
+OTHER = "embedding, rotary, residuals, activations"
 _WHOLE = frozenset({HEAD, "slates, proxy, choice"})
 """Parts whose own parts are not told apart."""
+
+_COMPILED = (NORMS, LAYERS, WRITES, ATTENTION)
+"""What compiled code times by itself, in the order of `native.library.PARTS`. Its writes include the rotary embedding,
+its products the activation and the residuals."""
 
 _PARTS: tuple[tuple[Any, str, str], ...] = (
     (Engine, "step", "the loop's Python"),
     (Scheduler, "plan", "who runs"),
-    (LlamaDecoder, "forward", "embedding, rotary, residuals, activations"),
-    (LlamaDecoder, "_norm", "norms"),
+    (LlamaDecoder, "forward", OTHER),
+    (LlamaDecoder, "_norm", NORMS),
     (FrozenLinear, "__call__", LAYERS),
-    (NativeLlamaDecoder, "forward", "the layers"),
-    (llama_decoder, "attend", "attention"),
-    (KVCache, "write", "writes into the cache"),
+    (NativeLlamaDecoder, "forward", OTHER),
+    (llama_decoder, "attend", ATTENTION),
+    (KVCache, "write", WRITES),
     (FrozenLLM, "logits", HEAD),
     (engine, "decide", "slates, proxy, choice"),
     (engine, "to_host", "tokens to Python"),
@@ -67,15 +76,20 @@ class Parts:
 @contextmanager
 def timed_parts() -> Iterator[Parts]:
     """Time the parts of every step within the block."""
-    parts = Parts()
+    parts, compiled = Parts(), (c_double * len(_COMPILED))()
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in _PARTS]
     try:
         for (owner, name, part), (_, _, original) in zip(_PARTS, originals, strict=True):
             setattr(owner, name, _timed(original, part, parts))
+        NativeLlamaDecoder.seconds = compiled
         yield parts
     finally:
+        NativeLlamaDecoder.seconds = None
         for owner, name, original in originals:
             setattr(owner, name, original)
+        for part, seconds in zip(_COMPILED, compiled, strict=True):
+            parts.seconds[part] += seconds
+            parts.seconds[OTHER] -= seconds
 
 
 def _timed(work: Callable[..., Any], part: str, parts: Parts) -> Callable[..., Any]:

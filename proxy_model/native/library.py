@@ -15,6 +15,10 @@ STORE_FLOAT = 1
 """`linear.h`'s epilogue: the product as float32."""
 
 
+PARTS = ("norms", "products", "rotary, writes into the cache", "attention")
+"""`llama.c`'s, which a step can time."""
+
+
 class CLinear(Structure):
     _fields_ = (("panels", c_void_p), ("bias", c_void_p), ("num_inputs", c_int64), ("num_outputs", c_int64))
 

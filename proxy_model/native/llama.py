@@ -1,6 +1,6 @@
 """`LlamaDecoder` in compiled code: the same weights, laid out for `llama.c`, and the same steps."""
 
-from ctypes import Array, c_void_p
+from ctypes import Array, c_double, c_void_p
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,6 +21,9 @@ MOST_HEAD_DIM = 256
 
 class NativeLlamaDecoder:
     """Embedding, layers and final norm; the head is `FrozenLLM`'s."""
+
+    seconds: "Array[c_double] | None" = None
+    """Where the time of each of `library.PARTS` is to be added up; None: nowhere."""
 
     def __init__(self, model: Any, max_context: int) -> None:
         """`model` of transformers as `supports` says."""
@@ -86,6 +89,7 @@ class NativeLlamaDecoder:
             sibling_values=siblings[1].data_ptr(),
             taps=self._tap_addresses(tapped, num_layers),
             hidden=hidden.data_ptr(),
+            seconds=self.seconds,
         )
         self._kernels.llama_step(self._model, c_step, torch.get_num_threads())
         if step.branches is not None:

@@ -22,7 +22,7 @@ from tests.architectures import random_model
 from tests.conftest import steering_policy
 from tests.tiny_tokenizer import byte_tokenizer
 
-WIDE = ("llama_wide", "qwen2_wide", "qwen3_wide")
+WIDE = ("llama_wide", "llama_grouped", "qwen2_wide", "qwen3_wide")
 TEXTS = [
     torch.randint(8, 1400, (length,), generator=torch.Generator().manual_seed(length)).tolist()
     for length in (1, 3, 17, 64, 130, 7)
