@@ -42,7 +42,7 @@ ARCHITECTURES: dict[str, PretrainedConfig] = {
     "llama_wide": LlamaConfig(**_WIDE, tie_word_embeddings=True),
     "qwen2_wide": Qwen2Config(**_WIDE, tie_word_embeddings=True),
     "qwen3_wide": Qwen3Config(**_WIDE, head_dim=96),
-    "llama_grouped": LlamaConfig(**{**_WIDE, "num_attention_heads": 10, "num_key_value_heads": 1, "head_dim": 32}),
+    "llama_grouped": LlamaConfig(**{**_WIDE, "num_attention_heads": 16, "num_key_value_heads": 1, "head_dim": 32}),
     "gemma3_sliding": Gemma3TextConfig(**_SHAPE, head_dim=16, sliding_window=16),
 }
 
