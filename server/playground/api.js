@@ -1,7 +1,7 @@
 /** The server's API, under this page's own address. */
 
 import { events } from "./events.js";
-import { BrokenStream, ServerProblem } from "./problem.js";
+import { BrokenStream, ServerProblem, Unreachable } from "./problem.js";
 
 export const CHAT = "v1/chat/completions";
 
@@ -12,7 +12,7 @@ export class Api {
   }
 
   /**
-   * JSON of a GET. Throws `ServerProblem`, or `TypeError` when the server is not there.
+   * JSON of a GET. Throws `ServerProblem`, `Unreachable`.
    * @param {string} path
    */
   async get(path) {
@@ -56,11 +56,24 @@ export class Api {
     for (;;) {
       const key = this.keys.get();
       const headers = { ...init.headers, ...(key ? { authorization: `Bearer ${key}` } : {}) };
-      const response = await fetch(path, { ...init, headers, cache: "no-store" });
+      const response = await reach(path, { ...init, headers, cache: "no-store" });
       if (response.ok) return response;
       const isNewKey = response.status === 401 && (this.keys.get() !== key || (await this.keys.ask(key !== null)));
       if (!isNewKey) throw await ServerProblem.of(response);
     }
+  }
+}
+
+/**
+ * `fetch`, whose `TypeError` could be anything's.
+ * @param {string} path
+ * @param {RequestInit} init
+ */
+async function reach(path, init) {
+  try {
+    return await fetch(path, init);
+  } catch (error) {
+    throw error instanceof TypeError ? new Unreachable() : error;
   }
 }
 

@@ -1,6 +1,9 @@
 /** Server-sent events: the data of each, as they come. */
 
+import { BrokenStream } from "./problem.js";
+
 /**
+ * Throws `BrokenStream` when the connection does.
  * @param {ReadableStream<any>} body
  * @returns {AsyncGenerator<string>}
  */
@@ -9,7 +12,7 @@ export async function* events(body) {
   let pending = "";
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reader.read().catch(lose);
       if (done) return;
       pending += value;
       const whole = pending.split(/\r?\n\r?\n/);
@@ -19,6 +22,15 @@ export async function* events(body) {
   } finally {
     reader.cancel().catch(() => {});
   }
+}
+
+/**
+ * What reading throws when the connection breaks is a `TypeError`, which could be anything's.
+ * @param {unknown} error
+ * @returns {never}
+ */
+function lose(error) {
+  throw error instanceof TypeError ? new BrokenStream() : error;
 }
 
 /**

@@ -26,6 +26,9 @@ export class ServerProblem extends Error {
   }
 }
 
+/** Nobody answers at the server's address. */
+export class Unreachable extends Error {}
+
 /** The stream ended before the answer did. */
 export class BrokenStream extends Error {}
 
@@ -36,12 +39,17 @@ export class BrokenStream extends Error {}
  */
 export function inWords(error) {
   if (error instanceof BrokenStream) return "The connection broke before the answer was complete. Send it again.";
-  if (error instanceof TypeError) return "The server cannot be reached. Is it still running?";
+  if (error instanceof Unreachable) return "The server cannot be reached. Is it still running?";
   if (!(error instanceof ServerProblem)) return "Something went wrong in this page. Reload it and try again.";
   if (error.status === 401) return "This server answers only with a valid API key. Use the API key button above.";
   if (error.code === "model_not_found") return "This model is no longer served. Choose another one in the settings.";
-  if (error.status === 429 || error.status === 503) return `${error.message} ${whenToRetry(error.retryAfterSeconds)}`;
+  if (error.status === 429 || error.status === 503) return `${reason(error)} ${whenToRetry(error.retryAfterSeconds)}`;
   return error.message;
+}
+
+/** The message without the advice at its end, which is given here. @param {ServerProblem} error */
+function reason({ message }) {
+  return message.replace(/ Please (retry|try again) .*$/, "");
 }
 
 /** @param {number | null} seconds */

@@ -10,7 +10,7 @@ const TARGET_RETURN = "target-return";
 const DIALS = [
   {
     id: FLOOR,
-    title: "p_t, the floor",
+    title: "Floor p_t",
     hint: "Once what is left is this unlikely, the proxy may no longer reject. Higher keeps closer to the LLM.",
     steps: [null, 0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1],
     start: null,

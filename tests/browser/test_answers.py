@@ -127,6 +127,31 @@ def test_sliders_set_the_request_and_what_is_as_trained_is_left_out(playground: 
     expect(playground.page.get_by_label("p_t")).to_have_attribute("aria-valuetext", "1")
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_each_slider_s_value_stands_in_the_line_of_its_title(
+    open_page: OpenPage, server: RunningServer, width: int
+) -> None:
+    """With the longest words that two proxies of the demo have."""
+
+    def with_floors(route: Route) -> None:
+        body = route.fetch().json()
+        for model in body["data"]:
+            if model["skam"] is not None:
+                model["skam"]["p_t"] = 0.015 if "helpful" in model["id"] else 0.005
+        route.fulfill(json=body)
+
+    playground = open_page(server, width=width, routes={"**/v1/models": with_floors})
+    playground.wait_for_models()
+    if width < 500:
+        playground.page.get_by_role("button", name="Settings").click()
+
+    titles = playground.page.locator(".slider-title")
+    expect(titles.first).to_have_text("Floor p_tas trained (0.005, 0.015)")
+    heights = titles.evaluate_all("titles => titles.map((title) => title.getBoundingClientRect().height)")
+    assert len(heights) == 3
+    assert max(heights) < 30, "of two lines of 21 pixels"
+
+
 def test_a_new_version_is_told_and_answers(playground: Playground, server: RunningServer) -> None:
     publish(server.proxies, server.llm, policy=new_policy(3, acceptance=0.99))
 

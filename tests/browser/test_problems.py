@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from playwright.sync_api import Response, expect
+from playwright.sync_api import Response, Route, expect
 
 from tests.browser.conftest import OpenPage, with_proxies
 from tests.browser.playground import Playground
@@ -62,6 +62,48 @@ def test_a_busy_server_says_when_to_try_again(open_page: OpenPage, start: Callab
     expect(playground.answer("helpful")).to_contain_text(
         "Try again in a second." if seconds == "1" else f"Try again in {seconds} seconds."
     )
+
+
+def test_one_column_s_refusal_stands_below_its_name_and_gives_one_piece_of_advice(
+    open_page: OpenPage, server: RunningServer
+) -> None:
+    message = "The server is overloaded: the queue is full. Please retry later."
+
+    def refuse_helpful(route: Route) -> None:
+        if ":helpful" not in (route.request.post_data or ""):
+            route.continue_()
+            return
+        route.fulfill(status=503, headers={"retry-after": "7"}, json={"error": {"message": message}})
+
+    playground = open_page(server, routes={"**/v1/chat/completions": refuse_helpful})
+    playground.wait_for_models()
+    playground.ask()
+
+    problem = playground.answer("helpful").locator(".problem")
+    name = playground.answer("helpful").locator("header").bounding_box()
+    words, beside = problem.bounding_box(), playground.answer("harmless").bounding_box()
+    assert name is not None
+    assert words is not None
+    assert beside is not None
+    assert problem.inner_text() == "The server is overloaded: the queue is full. Try again in 7 seconds."
+    assert words["y"] - (name["y"] + name["height"]) < 20
+    assert beside["height"] > 200, "a card of the words' own height would show nothing"
+
+
+def test_a_connection_that_breaks_is_told_from_a_server_that_is_gone(playground: Playground) -> None:
+    """What Chromium throws when a body breaks off, which no route of its can be made to do."""
+    playground.page.evaluate(
+        """() => {
+            const broken = { start: (controller) => controller.error(new TypeError("network error")) };
+            const reach = fetch;
+            window.fetch = (path, init) =>
+                path.endsWith("completions") ? new Response(new ReadableStream(broken)) : reach(path, init);
+        }"""
+    )
+
+    playground.ask()
+
+    expect(playground.answer("helpful")).to_contain_text("The connection broke before the answer was complete.")
 
 
 def test_a_server_that_is_gone_is_named_as_that(playground: Playground, server: RunningServer) -> None:
