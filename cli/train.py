@@ -65,7 +65,7 @@ def train(
 
 def make_config(settings: Path | None, flags: dict[str, Any], assignments: list[str]) -> "TrainConfig":
     """The settings of the file, then of `flags`, then of `NAME=VALUE`. Raises `InvalidParameter`."""
-    from trainer.config import config_from_mapping, read_settings
+    from trainer.config_file import config_from_mapping, read_settings
 
     values = {**(read_settings(settings) if settings else {}), **flags}
     values["registry"] = values.get("registry") or proxies_root()

@@ -15,7 +15,7 @@ from markdown_it.token import Token
 
 from cli.main import app
 from server.settings import Settings, setting_names
-from trainer.config import config_from_mapping
+from trainer.config_file import config_from_mapping
 
 REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = [

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from proxy_model.errors import ProxyRlhfError
-from trainer.config import read_config
+from trainer.config_file import read_config
 from trainer.live_table import LiveTable
 from trainer.loop import Supervision, train
 from trainer.service.needed_by_jobs import needed_by_jobs

@@ -25,7 +25,8 @@ from trainer.algorithms.optimisation import make_optimizer
 from trainer.algorithms.ppo import pretrain_critic
 from trainer.algorithms.update_log import UpdateStatistics
 from trainer.batch import PpoBatch, flatten
-from trainer.config import TrainConfig, config_to_mapping
+from trainer.config import TrainConfig
+from trainer.config_file import config_to_mapping
 from trainer.held_out.config import EarlyStoppingConfig
 from trainer.held_out.examiner import Examiner, HeldOutScores, note_examination
 from trainer.kinds import dealt_within, with_kinds

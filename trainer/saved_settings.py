@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from proxy_model.errors import InvalidParameter
-from trainer.config import TrainConfig, config_from_mapping, config_to_mapping, read_settings
+from trainer.config import TrainConfig
+from trainer.config_file import config_from_mapping, config_to_mapping, read_settings
 
 _BEFORE_REWARDS = ("reward", "second_reward", "second_weight")
 """What said before there was `[[rewards]]` what a run is rewarded by."""

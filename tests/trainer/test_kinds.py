@@ -10,7 +10,7 @@ import torch
 from proxy_model.errors import InvalidParameter
 from tests.trainer.runs import Brevity, small_config, two_sided_parts, two_sided_reward
 from trainer.advantages import RunningMoments
-from trainer.config import config_from_mapping, config_to_mapping
+from trainer.config_file import config_from_mapping, config_to_mapping
 from trainer.kinds import KindMoments, dealt_within, with_kinds
 from trainer.loop import Supervision, train
 from trainer.rewards.weighted import WeightedReward, WeightedTerm

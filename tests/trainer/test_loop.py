@@ -20,7 +20,8 @@ from tests.trainer.trajectories import trajectory_by_hand
 from trainer.__main__ import main
 from trainer.algorithm_config import PpoConfig
 from trainer.batch import flatten
-from trainer.config import RewardConfig, RolloutConfig, read_config
+from trainer.config import RewardConfig, RolloutConfig
+from trainer.config_file import read_config
 from trainer.live_table import LiveTable
 from trainer.loop import train
 from trainer.metrics import METRICS

@@ -10,7 +10,7 @@ from proxy_model.policy import ProxyPolicy
 from tests.trainer.runs import small_config
 from trainer.advantages import RunningMoments
 from trainer.algorithms.optimisation import make_optimizer
-from trainer.config import config_to_mapping
+from trainer.config_file import config_to_mapping
 from trainer.kinds import KindMoments
 from trainer.state import STATE_FILE, Progress, load_state, save_state
 

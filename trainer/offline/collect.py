@@ -16,7 +16,8 @@ from proxy_model.errors import InvalidParameter
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from proxy_model.trajectory import Trajectory
-from trainer.config import TrainConfig, config_to_mapping
+from trainer.config import TrainConfig
+from trainer.config_file import config_to_mapping
 from trainer.lock import sole_trainer
 from trainer.offline.folder import MAX_SHARDS, DataDescription, DataWriter
 from trainer.offline.plain import roll_out_plain

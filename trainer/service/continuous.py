@@ -28,7 +28,8 @@ from proxy_model import disk
 from proxy_model.errors import InvalidParameter
 from proxy_model.paths import proxies_root, training_root
 from proxy_model.proxy_name import is_proxy_name
-from trainer.config import TrainConfig, config_from_mapping
+from trainer.config import TrainConfig
+from trainer.config_file import config_from_mapping
 from trainer.lock import sole_trainer
 from trainer.rounds import finished_at, is_done, last_round, mark_done, read_settings, schedule_of
 from trainer.run import SETTINGS_FILE

@@ -35,7 +35,8 @@ from proxy_model.registry import ProxyRegistry
 from store.completions import Completions
 from store.database import Database
 from store.training import preferred_answers, rated_answers, usable_feedback
-from trainer.config import TrainConfig, config_from_mapping
+from trainer.config import TrainConfig
+from trainer.config_file import config_from_mapping
 from trainer.feedback.pairs import preference_pairs
 from trainer.feedback.reward import MIN_PAIRS, update_reward
 from trainer.feedback.rounds import Round, begin_round, known_feedback, reward_in_use

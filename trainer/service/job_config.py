@@ -15,7 +15,8 @@ from store.fine_tuning.hyperparameters import (
 )
 from store.fine_tuning.specification import Specification
 from trainer.algorithm_config import DpoConfig, DtConfig, LikelihoodConfig, PpoConfig, RlooConfig
-from trainer.config import TrainConfig, config_from_mapping
+from trainer.config import TrainConfig
+from trainer.config_file import config_from_mapping
 
 ROWS_FILE, HELD_OUT_FILE = "rows.jsonl", "held_out.jsonl"
 _RUN_FOLDER, _DATA_FOLDER = "run", "answers"

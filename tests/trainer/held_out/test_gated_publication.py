@@ -10,7 +10,7 @@ from proxy_model.errors import GatesNotPassed, InvalidParameter
 from proxy_model.registry import ProxyRegistry
 from tests.trainer.held_out.runs import ShortnessReward, held_out_config, parts_with_judge
 from tests.trainer.runs import small_config
-from trainer.config import config_from_mapping, config_to_mapping
+from trainer.config_file import config_from_mapping, config_to_mapping
 from trainer.held_out.config import EarlyStoppingConfig, GatesConfig
 from trainer.held_out.examiner import Examiner
 from trainer.loop import train

@@ -9,7 +9,7 @@ from proxy_model.errors import CostCeilingReached, GraderFailed, InvalidParamete
 from store.fine_tuning.graders import parse_grader
 from tests.trainer.scripted_endpoint import Reply, Scripted
 from tests.trainer.tiny_llm import tiny_llm
-from trainer.config import config_from_mapping, config_to_mapping
+from trainer.config_file import config_from_mapping, config_to_mapping
 from trainer.preferences import PreferencePair
 from trainer.rewards.build import RewardBuilder
 from trainer.rewards.endpoint import ChatEndpoint

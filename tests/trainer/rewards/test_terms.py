@@ -9,7 +9,7 @@ from torch import Tensor
 
 from proxy_model.errors import GraderFailed, InvalidParameter
 from tests.trainer.runs import small_config
-from trainer.config import config_from_mapping, config_to_mapping, read_config
+from trainer.config_file import config_from_mapping, config_to_mapping, read_config
 from trainer.metrics import term_metrics
 from trainer.rewards.model import Conversation
 from trainer.rewards.terms import parse_terms, terms_to_json
