@@ -141,6 +141,13 @@ def test_the_default_proxy_answers_under_the_plain_name_and_reports(start: Calla
     assert server.metric('proxy_rejected_tokens_total{model="tiny",proxy="helpful",version="1"}') == 32
 
 
+def test_usage_that_was_not_asked_for_is_not_told_in_every_chunk_either(server: RunningServer) -> None:
+    parts = chunks(server, max_tokens=2, stream_options={"continuous_usage_stats": True})
+
+    assert len(parts) > 2
+    assert not any("usage" in part for part in parts)
+
+
 def test_every_chunk_tells_the_usage_so_far_if_asked(server: RunningServer) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
 
