@@ -18,6 +18,7 @@ from trainer.held_out.examiner import Examiner
 from trainer.lock import sole_trainer
 from trainer.monitor import warnings
 from trainer.offline.data import OfflineData
+from trainer.parts import Parts
 from trainer.prompts import load_prompts
 from trainer.pruning import Spared, no_versions
 from trainer.rewards.build import RewardBuilder
@@ -25,7 +26,7 @@ from trainer.rewards.endpoint import ChatEndpoint
 from trainer.rewards.load import load_reward
 from trainer.rewards.verdicts import Verdicts
 from trainer.rewards.weighted import WeightedReward
-from trainer.run import Interrupted, Parts, Run
+from trainer.run import Interrupted, Run
 from trainer.run_log import RunLog
 from trainer.state import STATE_FILE
 

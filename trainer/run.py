@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from proxy_model import disk
 from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint, read_checkpoint
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.errors import BadCheckpoint, DataError
+from proxy_model.checkpoint import Checkpoint
+from proxy_model.engine import Engine
 from proxy_model.frozen_llm import FrozenLLM
 from proxy_model.policy import ProxyPolicy
 from proxy_model.registry import ProxyRegistry
@@ -29,36 +28,22 @@ from trainer.config import TrainConfig
 from trainer.config_file import config_to_mapping
 from trainer.held_out.config import EarlyStoppingConfig
 from trainer.held_out.examiner import Examiner, HeldOutScores, note_examination
-from trainer.kinds import dealt_within, with_kinds
+from trainer.kinds import dealt_within
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, term_metrics, update_metrics
 from trainer.offline.calibration import calibrated
 from trainer.offline.data import OfflineData
 from trainer.offline.reference import reference_of, under_reference
 from trainer.offline.returns import data_returns
+from trainer.parts import Parts, engine_config, fitting_prompts, new_policy, planned_iterations
 from trainer.potential import rollout_potentials, shaping_rewards
-from trainer.prompts import Prompt
 from trainer.pruning import Spared, no_versions, prune
 from trainer.publication import publish_gated, publish_once
 from trainer.rewards.weighted import WeightedReward
-from trainer.rollout import EncodedPrompt, Rollout, derived_seed, encode_prompts, prompt_indices, roll_out_policy
-from trainer.state import STATE_FILE, Progress, load_best, load_state, load_weights, save_best, save_state
+from trainer.rollout import EncodedPrompt, Rollout, derived_seed, prompt_indices, roll_out_policy
+from trainer.state import Progress, load_best, load_state, save_best, save_state
 from trainer.targets import Targets, make_targets, terminal_rewards
 
 SETTINGS_FILE = "settings.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a run needs besides its settings, loaded."""
-
-    llm: FrozenLLM
-    reward_model: WeightedReward | None = None
-    prompts: Sequence[Prompt] = ()
-    data: OfflineData | None = None
-    """Answers to learn from, in place of the two above."""
-
-    examiner: Examiner | None = None
-    """Where the settings have a table `held_out`."""
 
 
 class Interrupted(Exception):
@@ -407,60 +392,6 @@ def _begun(config: TrainConfig, parts: Parts, reference: ProxyPolicy | None) -> 
     return Progress(moments=parts.data.moments, return_moments=RunningMoments().updated(returns))
 
 
-def planned_iterations(config: TrainConfig, num_prompts: int) -> int:
-    """Iterations that answer `config.num_prompts` prompts, or each of the `num_prompts` in the file once.
-
-    Offline, where 0 means `offline.epochs` passes over the prompts of the folder.
-    """
-    wanted = config.num_prompts or num_prompts * (1 if config.data is None else config.offline.epochs)
-    return -(-wanted // config.rollout.prompts_per_iteration)
-
-
-def fitting_prompts(config: TrainConfig, parts: Parts) -> list[EncodedPrompt]:
-    """The prompts that leave room for an answer, with their kinds. Raises `DataError` if there are none.
-
-    Raises `InvalidParameter` for prompts that no reward is for, and for rewards that are for none of them.
-    """
-    limit = min(config.rollout.max_prompt_tokens, parts.llm.max_context - config.rollout.max_tokens)
-    prompts = encode_prompts(parts.prompts, parts.llm.tokenizer, limit)
-    if not prompts:
-        raise DataError([*config.prompts, config.output][0], 0, f"no prompt has at most {limit} tokens")
-    return prompts if parts.reward_model is None else with_kinds(prompts, parts.reward_model)
-
-
-def new_policy(config: TrainConfig, llm: FrozenLLM) -> ProxyPolicy:
-    """Version 0 by the run's seed, or the weights of `config.start`. Raises `BadCheckpoint`."""
-    generator = torch.Generator().manual_seed(derived_seed(config.seed, "weights"))
-    policy = ProxyPolicy(config.policy_config(llm.hidden_size), generator=generator)
-    if config.start is not None:
-        _start_from(config.start, policy, llm)
-    return policy.to(llm.device)
-
-
-def _start_from(folder: Path, policy: ProxyPolicy, llm: FrozenLLM) -> None:
-    """Give `policy` the weights of the run, or of the published version, in `folder`. Raises `BadCheckpoint`."""
-    if (folder / STATE_FILE).is_file():
-        load_weights(folder, policy)
-        return
-    found = read_checkpoint(folder, llm.fingerprint).policy
-    default = policy.config.default_target_return
-    if replace(found.config, default_target_return=default) != policy.config:
-        raise BadCheckpoint("format", f"{folder} holds a proxy of another shape than the settings ask for")
-    policy.load_state_dict(found.state_dict())
-
-
 def _write_settings(folder: Path, settings: Mapping[str, object]) -> None:
     disk.make_folder(folder)
     disk.replace_file(folder / SETTINGS_FILE, (json.dumps(settings, indent=2) + "\n").encode())
-
-
-def engine_config(config: TrainConfig, prompts: Sequence[EncodedPrompt]) -> EngineConfig:
-    """Room for the longest prompt and its answer, and not for more."""
-    longest = max(len(prompt.token_ids) for prompt in prompts)
-    return EngineConfig(
-        max_running=min(
-            config.rollout.max_running, config.rollout.prompts_per_iteration * config.rollout.responses_per_prompt
-        ),
-        max_context=longest + config.rollout.max_tokens,
-        max_candidates=config.skam.max_candidates,
-    )

@@ -15,11 +15,11 @@ from tests.trainer.tiny_llm import tiny_llm
 from trainer.algorithm_config import PpoConfig
 from trainer.config import ProxyShape, RewardConfig, RolloutConfig, TrainConfig
 from trainer.loop import TrainResult, train
+from trainer.parts import Parts
 from trainer.prompts import Prompt
 from trainer.rewards.model import Conversation
 from trainer.rewards.terms import trained_term
 from trainer.rewards.weighted import WeightedReward, WeightedTerm
-from trainer.run import Parts
 
 
 class LengthReward:

@@ -25,8 +25,8 @@ from trainer.config_file import read_config
 from trainer.live_table import LiveTable
 from trainer.loop import train
 from trainer.metrics import METRICS
+from trainer.parts import planned_iterations
 from trainer.rollout import derived_seed, prompt_indices
-from trainer.run import planned_iterations
 from trainer.targets import make_targets
 
 

@@ -13,7 +13,8 @@ from proxy_model.errors import InvalidParameter
 from tests.trainer.runs import parts_in_miniature, run, small_config
 from trainer.config import TrainConfig
 from trainer.loop import Supervision, train
-from trainer.run import SETTINGS_FILE, new_policy
+from trainer.parts import new_policy
+from trainer.run import SETTINGS_FILE
 from trainer.saved_settings import read_saved_config
 from trainer.state import STATE_FILE
 

@@ -22,9 +22,9 @@ from trainer.lock import sole_trainer
 from trainer.offline.folder import MAX_SHARDS, DataDescription, DataWriter
 from trainer.offline.plain import roll_out_plain
 from trainer.offline.summary import finish
+from trainer.parts import Parts, engine_config, fitting_prompts, new_policy
 from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, prompt_indices, roll_out_policy
-from trainer.run import Parts, engine_config, fitting_prompts, new_policy
 
 NOT_OF_ANSWERS = frozenset(
     {"output", "proxy", "registry", "alias", "publish_every", "keep_versions", "save_every", "tensorboard", "data"}

@@ -29,7 +29,7 @@ from store.fine_tuning.training_file import MIN_ROWS, read_rows
 from trainer.config import TrainConfig
 from trainer.held_out.examiner import GATES_FILE
 from trainer.lock import sole_trainer
-from trainer.run import planned_iterations
+from trainer.parts import planned_iterations
 from trainer.run_log import METRICS_FILE
 from trainer.run_log import read_rows as read_metrics
 from trainer.service.file_clerk import job_file

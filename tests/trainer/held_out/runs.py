@@ -11,9 +11,9 @@ from tests.trainer.runs import LengthReward, parts_in_miniature, small_config
 from trainer.config import TrainConfig
 from trainer.held_out.config import HeldOutConfig
 from trainer.held_out.examiner import Examiner
+from trainer.parts import Parts
 from trainer.prompts import Prompt
 from trainer.rewards.model import Conversation, RewardModel
-from trainer.run import Parts
 
 
 class ShortnessReward:

@@ -20,8 +20,8 @@ from trainer.held_out.examiner import Examiner
 from trainer.loop import TrainResult, train
 from trainer.offline.calibration import calibrated
 from trainer.offline.data import OfflineData
+from trainer.parts import Parts
 from trainer.prompts import Prompt
-from trainer.run import Parts
 
 
 def judged_config(tmp_path: Path, **changes: object) -> TrainConfig:

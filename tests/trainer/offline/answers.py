@@ -9,7 +9,7 @@ from typing import Any
 from tests.trainer.runs import parts_in_miniature, small_config
 from trainer.config import RolloutConfig, TrainConfig
 from trainer.offline.collect import collect
-from trainer.run import Parts
+from trainer.parts import Parts
 
 SHARDS = 4
 

@@ -38,8 +38,9 @@ from trainer.offline.calibration import first_choice_logits
 from trainer.offline.data import OfflineData
 from trainer.offline.folder import DataDescription, ScoredAnswers
 from trainer.offline.returns import data_returns
+from trainer.parts import Parts, new_policy
 from trainer.rewards.terms import trained_term
-from trainer.run import Parts, Run, new_policy
+from trainer.run import Run
 
 
 def offline_config(output: Path, folder: Path, **changes: object) -> TrainConfig:
