@@ -5,9 +5,14 @@ from typing import Any
 
 import httpx
 import pytest
+from tokenizers.processors import TemplateProcessing
 
+from proxy_model.tokenizer import ChatTokenizer
+from server.routes.tokens import token_ids
+from server.schemas.tokens import TokenizeRequest
 from tests.server.conftest import RunningServer
 from tests.server.fakes import CONTEXT
+from tests.tiny_tokenizer import byte_tokenizer
 
 USER = {"role": "user", "content": "a"}
 CLOCK = {"type": "function", "function": {"name": "clock"}}
@@ -49,6 +54,25 @@ def test_a_conversation_that_goes_on_is_left_open(server: RunningServer) -> None
     tokens = post(server, "/tokenize", **fields).json()["tokens"]
 
     assert post(server, "/detokenize", tokens=tokens).json() == {"prompt": "u:hi\na:Sure,"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "of_text", "of_chat"), [(None, True, False), (True, True, True), (False, False, False)]
+)
+def test_a_text_begins_as_texts_do_and_a_conversation_as_its_template_says(
+    asked: bool | None, of_text: bool, of_chat: bool
+) -> None:
+    tokenizer = byte_tokenizer()
+    start = tokenizer.convert_tokens_to_ids("<|end|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|end|> $A", special_tokens=[("<|end|>", start)]
+    )
+    fields: list[dict[str, Any]] = [{"prompt": "a"}, {"messages": [USER]}]
+
+    bodies = [TokenizeRequest.model_validate(each | {"add_special_tokens": asked}) for each in fields]
+    found = [token_ids(ChatTokenizer(tokenizer), body)[0] == start for body in bodies]
+
+    assert found == [of_text, of_chat]
 
 
 @pytest.mark.parametrize("text", ["", "plain", "h\u00e9llo \U0001f600\n", "a<|end|>b"])
