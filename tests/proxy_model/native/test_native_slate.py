@@ -78,6 +78,17 @@ def test_a_flat_vocabulary_s_nucleus_is_all_that_it_takes() -> None:
     assert (logprobs[0] > float("-inf")).tolist() == [True] * 10 + [False] * 6
 
 
+def test_a_mass_that_rounding_never_reaches_takes_every_token_that_there_is() -> None:
+    logits = torch.linspace(0.0, -200.0, 3000)[None].clone()
+    logits[0, 1000:] = float("-inf")
+    one = torch.ones(1)
+
+    tokens, logprobs = native.drawn(logits, one, WIDTH, 20 * one, torch.tensor([1 - 2**-24]), torch.tensor([5]))
+
+    assert bool((logprobs > float("-inf")).all())
+    assert int(tokens.max()) < 1000
+
+
 def test_the_noise_is_gumbel_s_and_no_two_keys_or_tokens_share_it() -> None:
     keys = torch.tensor([noise_key(seed, position) for seed in (0, 1) for position in (0, 1)])
 
