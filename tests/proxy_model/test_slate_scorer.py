@@ -111,6 +111,28 @@ def test_it_scores_as_the_policy_that_is_trained(
     torch.testing.assert_close(found.flatten(), policy.accept_logits(features), rtol=1e-5, atol=1e-4)
 
 
+def test_candidates_that_are_all_unlikely_score_as_the_policy_that_is_trained(
+    policy: ProxyPolicy, hidden: torch.Tensor
+) -> None:
+    """Less likely than what padding counts as, so that padding is the likeliest of the slate."""
+    embedding = torch.randn(60_000, SIZE, generator=torch.Generator().manual_seed(4))
+    one = SlateSettings(
+        temperature=torch.ones(1),
+        top_p=torch.ones(1),
+        p_t=torch.zeros(1),
+        max_candidates=torch.tensor([4]),
+        is_renormalised=torch.zeros(1, dtype=torch.bool),
+    )
+    flat = build_slate(torch.zeros(1, 60_000), one, WIDTH)
+
+    found = SlateScorer(policy, embedding).accept_logits(hidden[:1], flat)
+
+    scalars = slate_scalars(flat.logprobs, flat.is_candidate)
+    features = DecisionFeatures(hidden[:1].expand(WIDTH, -1), embedding[flat.tokens[0]], scalars[0])
+    torch.testing.assert_close(found[0], policy.accept_logits(features), rtol=1e-5, atol=1e-4)
+    assert flat.is_candidate[0].tolist() == [True] * 4 + [False] * 12
+
+
 def test_a_conditioned_proxy_scores_as_the_policy_that_is_trained(
     dial: ProxyPolicy, embedding: torch.Tensor, hidden: torch.Tensor, slate: Slate, target: torch.Tensor
 ) -> None:
