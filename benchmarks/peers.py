@@ -1,6 +1,10 @@
-"""Decode speed of this engine, of vLLM, and of vLLM with the proxies in its workers.
+"""Decode speed of this engine, of vLLM, of vLLM with the proxies in its workers, and of llama.cpp.
 
     python -m benchmarks.peers --vllm .venv-vllm/bin/python [--threads 1] [--sequences 1 --sequences 8 --sequences 32]
+        [--llama-cpp ENV/bin/python --gguf FILE]
+
+`ENV` has llama-cpp-python, and `FILE` is the demo LLM in bfloat16, as llama.cpp's `convert_hf_to_gguf.py` writes it out
+of its folder in `~/.cache/proxy-rlhf/models`.
 
 All answer the same prompts greedily with the same number of tokens, in bfloat16 with the same number of threads, in
 turn; who is not timed is stopped. The time of the first token is measured by itself, right before, and taken off:
@@ -48,6 +52,8 @@ class Timed:
 
 def main(
     vllm: Annotated[Path | None, typer.Option(help="The Python that has vLLM.")] = None,
+    llama_cpp: Annotated[Path | None, typer.Option(help="The Python that has llama-cpp-python.")] = None,
+    gguf: Annotated[Path | None, typer.Option(help="The same LLM as llama.cpp reads it.")] = None,
     sequences: Annotated[list[int] | None, typer.Option(help="Sequences at once; repeatable.")] = None,
     rounds: int = 7,
     tokens: int = 64,
@@ -60,29 +66,34 @@ def main(
     numbers = sequences or [1, 8, 32]
     llm = loaded_llm(model, 1)
     prompts = [list(ids) for ids in held_out_prompts(llm)[: max(numbers)]]
+    sizes = [model, str(threads), str(max(numbers))]
     rows: list[Row] = []
     with ExitStack() as stack:
-        ways = _ways(stack, vllm, [model, str(threads), str(max(numbers))], has_compiled=has_compiled)
+        peers = {"ours": Peer(Path(sys.executable), "benchmarks.peer_ours", *sizes, OMP_WAIT_POLICY="active")}
+        if vllm is not None:
+            peers |= _vllm_peers(vllm, sizes, has_compiled=has_compiled)
+        if llama_cpp is not None and gguf is not None:
+            of_gguf = (str(gguf.absolute()), *sizes[1:])
+            peers["llama.cpp"] = Peer(llama_cpp.absolute(), "benchmarks.peer_llama_cpp", *of_gguf)
+        for peer in peers.values():
+            stack.callback(peer.close)
+        ways = _ways(peers)
         for number in numbers:
             timed = {name: partial(_time, run, prompts[:number], tokens) for name, run in ways.items()}
             rows += _rows(number, alternate(timed, rounds))
     publish(_table(rows), llm, rows, output, num_tokens=tokens, threads_of_each=threads)
 
 
-def _ways(
-    stack: ExitStack, vllm: Path | None, sizes: list[str], *, has_compiled: bool
-) -> Mapping[str, Callable[[Sequence[list[int]], int], float]]:
-    """Start everyone; how to have a job done, by name."""
-    peers = {"ours": Peer(Path(sys.executable), "benchmarks.peer_ours", *sizes, OMP_WAIT_POLICY="active")}
-    stack.callback(peers["ours"].close)
+def _vllm_peers(python: Path, sizes: Sequence[str], *, has_compiled: bool) -> dict[str, Peer]:
     flags = {"vLLM eager": ["--eager"], "vLLM eager + plugin": ["--eager", "--plugin"]}
     if has_compiled:
         flags["vLLM compiled"] = ["--compiled"]
         flags["vLLM compiled + plugin"] = ["--compiled", "--plugin"]
-    for name, added in flags.items() if vllm is not None else ():
-        assert vllm is not None
-        peers[name] = Peer(vllm.absolute(), "benchmarks.peer_vllm", *sizes, *added)
-        stack.callback(peers[name].close)
+    return {name: Peer(python.absolute(), "benchmarks.peer_vllm", *sizes, *added) for name, added in flags.items()}
+
+
+def _ways(peers: Mapping[str, Peer]) -> Mapping[str, Callable[[Sequence[list[int]], int], float]]:
+    """How to have a job done, by name."""
     return {
         name if way == "plain" else f"{name}, {way}": partial(_seconds, peer, way)
         for name, peer in peers.items()
