@@ -11,6 +11,7 @@ from pathlib import Path
 from proxy_model.errors import ModelUnavailable
 from proxy_model.native.build import is_supported, library
 
+_OUT_OF_BOUNDS = -2
 STORE_FLOAT = 1
 """`linear.h`'s epilogue: the product as float32."""
 
@@ -38,7 +39,7 @@ class CLayer(Structure):
 class CModel(Structure):
     _fields_ = (
         *((name, c_int64) for name in ("num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim")),
-        ("intermediate_size", c_int64),
+        *((name, c_int64) for name in ("intermediate_size", "vocab_size", "max_context")),
         ("epsilon", c_float),
         *((name, c_void_p) for name in ("embedding", "final_norm", "cos", "sin")),
         ("layers", POINTER(CLayer)),
@@ -49,7 +50,7 @@ class CStep(Structure):
     _fields_ = (
         *((name, c_int64) for name in ("num_rows", "num_layers")),
         *((name, c_void_p) for name in ("tokens", "positions", "slots", "places", "begins")),
-        ("capacity", c_int64),
+        *((name, c_int64) for name in ("num_slots", "capacity")),
         *((name, POINTER(c_void_p)) for name in ("keys", "values")),
         *((name, c_int64) for name in ("first_sibling", "num_siblings")),
         *((name, c_void_p) for name in ("sibling_keys", "sibling_values")),
@@ -92,9 +93,12 @@ class Kernels:
         self._openmp = COpenMP(*(ctypes.cast(getattr(runtime, name), c_void_p) for name in names))
 
     def llama_step(self, model: CModel, step: CStep, num_threads: int) -> None:
-        """One pass. Raises `MemoryError`."""
+        """One pass. Raises `MemoryError`, or `IndexError` where a row is out of bounds."""
         openmp = ctypes.byref(self._openmp)
-        if self._library.llama_step(ctypes.byref(model), ctypes.byref(step), openmp, c_int(num_threads)):
+        failure = self._library.llama_step(ctypes.byref(model), ctypes.byref(step), openmp, c_int(num_threads))
+        if failure == _OUT_OF_BOUNDS:
+            raise IndexError("a token is outside of the vocabulary, the context or the cache")
+        if failure:
             raise MemoryError("no memory for a step of the LLM")
 
     def slates(self, slates: CSlates, num_threads: int) -> None:

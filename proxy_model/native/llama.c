@@ -19,7 +19,7 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, intermediate_size;
+    int64_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, intermediate_size, vocab_size, max_context;
     float epsilon;
     const bf16 *embedding, *final_norm;
     const bf16 *cos, *sin; /* [max_context][head_dim]; the sines carry the sign that rotating half of a head asks for */
@@ -32,7 +32,7 @@ typedef struct {
     const int64_t *tokens, *positions;  /* [num_rows] */
     const int64_t *slots, *places;      /* [num_rows] where in the cache a row's key and value belong */
     const int64_t *begins;              /* [num_rows] the first place of its slot that a row looks at; NULL: 0 */
-    int64_t capacity;
+    int64_t num_slots, capacity;
     bf16 *const *keys, *const *values;  /* [num_layers] of [num_slots][num_kv_heads][capacity][head_dim] */
     int64_t first_sibling, num_siblings;         /* rows whose keys and values the cache does not get */
     bf16 *sibling_keys, *sibling_values;         /* [num_layers][num_siblings][num_kv_heads][head_dim] */
@@ -200,22 +200,32 @@ static void run_layers(void *argument) {
     if (step->num_layers == model->num_layers) normalise_rows(work, member, model->final_norm, step->hidden);
 }
 
-static int64_t most_visible(const Step *step) {
+static int is_within(int64_t number, int64_t end) { return 0 <= number && number < end; }
+
+/* The most tokens of the cache that a row looks at, or -1: a row is outside of the vocabulary, of the context or of the
+ * cache. */
+static int64_t most_visible(const Model *model, const Step *step) {
     int64_t most = 0;
     for (int64_t row = 0; row < step->num_rows; row++) {
-        int64_t visible = step->places[row] - (step->begins ? step->begins[row] : 0);
-        if (visible > most) most = visible;
+        int64_t place = step->places[row], begin = step->begins ? step->begins[row] : 0;
+        if (!is_within(step->tokens[row], model->vocab_size) || !is_within(step->positions[row], model->max_context)
+            || !is_within(step->slots[row], step->num_slots) || !is_within(place, step->capacity)
+            || !is_within(begin, place + 1))
+            return -1;
+        if (place - begin > most) most = place - begin;
     }
     return most;
 }
 
-/* 0, or -1 where memory is short. `openmp` may be NULL for one thread. */
+/* 0; -1 where memory is short, -2 where a row is out of bounds. `openmp` may be NULL for one thread. */
 int llama_step(const Model *model, const Step *step, const OpenMP *openmp, int num_threads) {
+    int64_t most = most_visible(model, step);
+    if (most < 0) return -2;
     int64_t rows = step->num_rows, attended = model->num_heads * model->head_dim;
     int64_t width = model->hidden_size + 2 * attended + 2 * model->num_kv_heads * model->head_dim
                     + model->intermediate_size;
     Work work = {.model = model, .step = step, .openmp = num_threads > 1 ? openmp : NULL, .since = now()};
-    work.weights_per_thread = model->num_heads / model->num_kv_heads * weights_of_head(most_visible(step));
+    work.weights_per_thread = model->num_heads / model->num_kv_heads * weights_of_head(most);
     work.weights = malloc(num_threads * work.weights_per_thread * sizeof(float));
     work.next_item = calloc(step->num_layers, sizeof *work.next_item);
     work.normed = malloc(rows * width * sizeof(bf16));

@@ -127,6 +127,25 @@ def test_a_chunk_reads_what_the_cache_holds_of_its_text() -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize(
+    ("token", "position", "slot"),
+    [(1536, 0, 0), (-1, 0, 0), (5, 256, 0), (5, -1, 0), (5, 64, 0), (5, 0, 2), (5, 0, -1)],
+)
+def test_a_row_that_is_out_of_bounds_is_refused(token: int, position: int, slot: int) -> None:
+    llm = _llm("llama_wide")
+    step = PackedStep(
+        tokens=torch.tensor([7, token]),
+        positions=torch.tensor([3, position]),
+        slots=torch.tensor([0, slot]),
+        lengths=(4, 4),
+        cache=llm.new_cache(2, 64),
+    )
+
+    with pytest.raises(IndexError, match="outside of the vocabulary"):
+        llm.advance(step)
+
+
+@needs_kernels
 def test_siblings_read_the_prefix_and_themselves_and_leave_the_cache_alone() -> None:
     llm, text = _llm("llama_wide"), TEXTS[2]
     cache = llm.new_cache(2, 64)
