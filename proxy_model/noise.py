@@ -14,11 +14,16 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def noise_key(seed: int, position: int) -> int:
-    """63 bits (SplitMix64): another for every position of an answer, and for every seed."""
-    state = (seed + _GOLDEN * (position + 1)) & _WHOLE
+    """63 bits: another for every position of an answer, and for every seed, whatever lies between two seeds."""
+    return _mixed(_mixed(seed) + position) >> 1
+
+
+def _mixed(state: int) -> int:
+    """SplitMix64's next number."""
+    state = (state + _GOLDEN) & _WHOLE
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WHOLE
     state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WHOLE
-    return (state ^ (state >> 31)) >> 1
+    return state ^ (state >> 31)
 
 
 def gumbel_noise(keys: Int[Tensor, " B"], size: int) -> Float[Tensor, "B V"]:

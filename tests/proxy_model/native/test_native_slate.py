@@ -90,7 +90,8 @@ def test_a_mass_that_rounding_never_reaches_takes_every_token_that_there_is() ->
 
 
 def test_the_noise_is_gumbel_s_and_no_two_keys_or_tokens_share_it() -> None:
-    keys = torch.tensor([noise_key(seed, position) for seed in (0, 1) for position in (0, 1)])
+    seeds = (0, 1, -1, 0x9E3779B97F4A7C15 - (1 << 64))  # seeds of choices lie that far apart
+    keys = torch.tensor([noise_key(seed, position) for seed in seeds for position in (0, 1, 2)])
 
     noise = gumbel_noise(keys, 200_000)
 
