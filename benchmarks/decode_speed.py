@@ -1,6 +1,6 @@
 """Decode speed with a trained proxy, with one that rejects a lot, without one, and through transformers' `generate`.
 
-    python -m benchmarks.decode_speed [--sequences 1 --sequences 8 --sequences 32] [--threads 2] [--output FILE.json]
+    python -m benchmarks.decode_speed [--sequences 1 --sequences 8 --sequences 32] [--threads 2] [--temperature 1]
 
 All answer the same prompts with the same number of tokens, in turn, in one process, on one set of weights' values.
 Times hold the reading of the prompts, of which nothing is kept from round to round. Ratios are within a round; cells
@@ -59,6 +59,7 @@ def main(
     tokens: int = 64,
     model: str = "smollm2-135m-instruct",
     threads: Annotated[int, typer.Option(help="0: torch's own choice.")] = 0,
+    temperature: Annotated[float, typer.Option(help="Of all answers. 0: greedy.")] = 0.0,
     has_peer: Annotated[bool, typer.Option("--peer/--no-peer", help="Whether transformers takes part.")] = True,
     output: Path | None = None,
 ) -> None:
@@ -70,12 +71,11 @@ def main(
     for number in sequences or [1, 8, 32]:
         engine = _engine(llm, proxy, number)
         ways = {
-            ALONE: partial(_ours, engine, prompts[:number], tokens, None),
-            "a trained proxy": partial(_ours, engine, prompts[:number], tokens, TRAINED),
-            "30 % rejected": partial(_ours, engine, prompts[:number], tokens, REJECTING),
+            name: partial(_ours, engine, prompts[:number], tokens, temperature, ref)
+            for name, ref in ((ALONE, None), ("a trained proxy", TRAINED), ("30 % rejected", REJECTING))
         }
         if peer is not None:
-            ways[PEER] = partial(_theirs, peer, prompts[:number], tokens)
+            ways[PEER] = partial(_theirs, peer, prompts[:number], tokens, temperature)
         rows += _rows(number, alternate(ways, rounds))
     publish(_table(rows), llm, rows, output)
 
@@ -95,17 +95,17 @@ def _peer(model: str, llm: FrozenLLM) -> Any:
     return loaded.to(llm.device).eval()
 
 
-def _ours(engine: Engine, prompts: Prompts, tokens: int, proxy: ProxyRef | None) -> float:
+def _ours(engine: Engine, prompts: Prompts, tokens: int, temperature: float, proxy: ProxyRef | None) -> float:
     """Tokens a second; the proxy that is to reject a share of its candidates draws its decisions."""
-    asked = requests(prompts, tokens, (proxy,), is_drawn=proxy == REJECTING)
+    asked = requests(prompts, tokens, (proxy,), is_drawn=proxy == REJECTING, temperature=temperature)
     started = time.perf_counter()
     engine.generate(asked)
     return len(prompts) * tokens / (time.perf_counter() - started)
 
 
 @torch.no_grad()
-def _theirs(model: Any, prompts: Prompts, tokens: int) -> float:
-    """Tokens a second of transformers' greedy `generate`, prompts padded on the left."""
+def _theirs(model: Any, prompts: Prompts, tokens: int, temperature: float) -> float:
+    """Tokens a second of transformers' `generate`, prompts padded on the left."""
     length = max(map(len, prompts))
     ids = torch.zeros(len(prompts), length, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -116,7 +116,8 @@ def _theirs(model: Any, prompts: Prompts, tokens: int) -> float:
     model.generate(
         ids.to(model.device),
         attention_mask=mask.to(model.device),
-        do_sample=False,
+        do_sample=temperature > 0,
+        **({"temperature": temperature} if temperature > 0 else {}),
         min_new_tokens=tokens,
         max_new_tokens=tokens,
         pad_token_id=0,

@@ -62,6 +62,7 @@ def requests(
     proxies: Sequence[ProxyRef | None] = (None,),
     *,
     is_drawn: bool = False,
+    temperature: float = 0.0,
 ) -> list[GenerationRequest]:
     """One answer of `tokens` tokens to each prompt, the proxies taking turns; `is_drawn` draws their decisions."""
     return [
@@ -69,7 +70,11 @@ def requests(
             id=str(number),
             prompt_token_ids=tuple(prompt),
             params=SamplingParams(
-                max_tokens=tokens, ignore_eos=True, decision="sample" if is_drawn else "greedy", seed=number
+                max_tokens=tokens,
+                ignore_eos=True,
+                decision="sample" if is_drawn else "greedy",
+                temperature=temperature,
+                seed=number,
             ),
             proxy=proxies[number % len(proxies)],
         )
