@@ -19,6 +19,7 @@ VLLM_FRONT_DOOR := $(addprefix tests/front_door/test_,openai_sdk.py curl.py open
 	kill_and_restart.py reload_under_load.py)
 # Two test processes on two cores: one thread each, and none that spins while it waits.
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive TOKENIZERS_PARALLELISM=false PYTHONNOUSERSITE=1
+KERNELS := $(wildcard proxy_model/native/*.[ch])
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: serve test test-all test-vllm vllm check static demo clean env env-serve
@@ -46,6 +47,7 @@ check: static test
 static: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -64,8 +66,6 @@ $(VENV)/.created:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	touch $@
-
-KERNELS := $(wildcard proxy_model/native/*.[ch])
 
 $(VENV)/.installed-serve: $(VENV)/.created pyproject.toml constraints.txt $(KERNELS)
 	$(INSTALL) .

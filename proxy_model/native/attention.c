@@ -81,7 +81,8 @@ INLINE void average(Visible visible, const bf16 *weights, int64_t stride, const 
     bf16 together[BLOCK * MOST_DIM];
     for (int head = 0; head < num_heads; head++) sums[head][0] = sums[head][1] = _mm512_setzero_ps();
     for (int64_t start = 0; start <= visible.num_cached; start += BLOCK) {
-        const bf16 *values = tokens_of(visible.values, visible.own_value, start, visible.num_cached, head_dim, together);
+        const bf16 *values =
+            tokens_of(visible.values, visible.own_value, start, visible.num_cached, head_dim, together);
         add_block(sums, weights + start, stride, num_heads, values + d, head_dim);
     }
     const __m512i in_order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
@@ -126,8 +127,8 @@ INLINE void attend_some(const bf16 *queries, Visible visible, int num_heads, int
     }
 }
 
-void attend(const bf16 *queries, Visible visible, int64_t num_heads, int64_t head_dim, float scale,
-            float *weights, bf16 *out) {
+void attend(const bf16 *queries, Visible visible, int64_t num_heads, int64_t head_dim, float scale, float *weights,
+            bf16 *out) {
     for (int64_t head = 0; head < num_heads; head += MOST_HEADS) {
         int count = (int)(num_heads - head < MOST_HEADS ? num_heads - head : MOST_HEADS);
         const bf16 *of_heads = queries + head * head_dim;

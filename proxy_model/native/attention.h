@@ -17,5 +17,5 @@ typedef struct {
 INLINE int64_t weights_of_head(int64_t num_cached) { return (num_cached + BLOCK) & ~(int64_t)(BLOCK - 1); }
 
 /* out [num_heads][head_dim] of `queries`, which are of that shape, too. */
-void attend(const bf16 *queries, Visible visible, int64_t num_heads, int64_t head_dim, float scale,
-            float *weights, bf16 *out);
+void attend(const bf16 *queries, Visible visible, int64_t num_heads, int64_t head_dim, float scale, float *weights,
+            bf16 *out);

@@ -1,7 +1,7 @@
 /* One step of a Llama decoder in bfloat16: rows, each a token of some sequence at its own place in the cache.
  *
- * The threads walk through the layers together and meet after every operator. A row's numbers depend neither on the other
- * rows of the step nor on the number of threads: every sum runs over one row alone, in one order. */
+ * The threads walk through the layers together and meet after every operator. A row's numbers depend neither on the
+ * other rows of the step nor on the number of threads: every sum runs over one row alone, in one order. */
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,8 +12,8 @@
 #include "team.h"
 
 typedef struct {
-    const bf16 *input_norm, *mlp_norm;  /* [hidden_size] */
-    const bf16 *query_norm, *key_norm;  /* [head_dim], or NULL */
+    const bf16 *input_norm, *mlp_norm; /* [hidden_size] */
+    const bf16 *query_norm, *key_norm; /* [head_dim], or NULL */
     Linear qkv, output, gate_up, down;
     float scale;
 } Layer;
@@ -28,17 +28,17 @@ typedef struct {
 
 typedef struct {
     int64_t num_rows;
-    int64_t num_layers;                 /* that are run; the final norm only after all of the model's */
-    const int64_t *tokens, *positions;  /* [num_rows] */
-    const int64_t *slots, *places;      /* [num_rows] where in the cache a row's key and value belong */
-    const int64_t *begins;              /* [num_rows] the first place of its slot that a row looks at; NULL: 0 */
+    int64_t num_layers;                /* that are run; the final norm only after all of the model's */
+    const int64_t *tokens, *positions; /* [num_rows] */
+    const int64_t *slots, *places;     /* [num_rows] where in the cache a row's key and value belong */
+    const int64_t *begins;             /* [num_rows] the first place of its slot that a row looks at; NULL: 0 */
     int64_t num_slots, capacity;
-    bf16 *const *keys, *const *values;  /* [num_layers] of [num_slots][num_kv_heads][capacity][head_dim] */
-    int64_t first_sibling, num_siblings;         /* rows whose keys and values the cache does not get */
-    bf16 *sibling_keys, *sibling_values;         /* [num_layers][num_siblings][num_kv_heads][head_dim] */
-    bf16 *const *taps;                  /* [num_layers] of [num_rows][hidden_size], or NULL */
-    bf16 *hidden;                       /* [num_rows][hidden_size]: the result */
-    double *seconds;                    /* [NUM_PARTS] to which each part's time is added, or NULL */
+    bf16 *const *keys, *const *values;   /* [num_layers] of [num_slots][num_kv_heads][capacity][head_dim] */
+    int64_t first_sibling, num_siblings; /* rows whose keys and values the cache does not get */
+    bf16 *sibling_keys, *sibling_values; /* [num_layers][num_siblings][num_kv_heads][head_dim] */
+    bf16 *const *taps;                   /* [num_layers] of [num_rows][hidden_size], or NULL */
+    bf16 *hidden;                        /* [num_rows][hidden_size]: the result */
+    double *seconds;                     /* [NUM_PARTS] to which each part's time is added, or NULL */
 } Step;
 
 typedef enum { NORMS, PRODUCTS, ROTARY_AND_CACHE, ATTENTION, NUM_PARTS } Part;
@@ -89,7 +89,8 @@ static void normalise_rows(Work *work, Member member, const bf16 *weight, bf16 *
 
 static void multiply(Work *work, Member member, const Linear *weight, const bf16 *rows, void *out, Epilogue epilogue) {
     int64_t panels = weight->num_outputs / PANEL;
-    multiply_panels(weight, rows, work->step->num_rows, out, epilogue, first_of(member, panels), end_of(member, panels));
+    multiply_panels(weight, rows, work->step->num_rows, out, epilogue, first_of(member, panels),
+                    end_of(member, panels));
 }
 
 /* Turn a row's queries and keys to its position. */
@@ -141,8 +142,8 @@ static void attend_rows(Work *work, Member member, int64_t layer) {
         const bf16 *qkv = work->qkv + row * (model->num_heads + 2 * kv_heads) * dim;
         const bf16 *own_key = qkv + (model->num_heads + head) * dim;
         int64_t at = ((step->slots[row] * kv_heads + head) * step->capacity + begin) * dim;
-        Visible visible = {step->keys[layer] + at, step->values[layer] + at, own_key, own_key + kv_heads * dim,
-                           step->places[row] - begin, row < step->first_sibling};
+        Visible visible = {step->keys[layer] + at,   step->values[layer] + at,  own_key,
+                           own_key + kv_heads * dim, step->places[row] - begin, row < step->first_sibling};
         attend(qkv + head * group * dim, visible, group, dim, model->layers[layer].scale, weights,
                work->attended + (row * model->num_heads + head * group) * dim);
     }
@@ -208,9 +209,9 @@ static int64_t most_visible(const Model *model, const Step *step) {
     int64_t most = 0;
     for (int64_t row = 0; row < step->num_rows; row++) {
         int64_t place = step->places[row], begin = step->begins ? step->begins[row] : 0;
-        if (!is_within(step->tokens[row], model->vocab_size) || !is_within(step->positions[row], model->max_context)
-            || !is_within(step->slots[row], step->num_slots) || !is_within(place, step->capacity)
-            || !is_within(begin, place + 1))
+        if (!is_within(step->tokens[row], model->vocab_size) || !is_within(step->positions[row], model->max_context) ||
+            !is_within(step->slots[row], step->num_slots) || !is_within(place, step->capacity) ||
+            !is_within(begin, place + 1))
             return -1;
         if (place - begin > most) most = place - begin;
     }
@@ -222,8 +223,8 @@ int llama_step(const Model *model, const Step *step, const OpenMP *openmp, int n
     int64_t most = most_visible(model, step);
     if (most < 0) return -2;
     int64_t rows = step->num_rows, attended = model->num_heads * model->head_dim;
-    int64_t width = model->hidden_size + 2 * attended + 2 * model->num_kv_heads * model->head_dim
-                    + model->intermediate_size;
+    int64_t width =
+        model->hidden_size + 2 * attended + 2 * model->num_kv_heads * model->head_dim + model->intermediate_size;
     Work work = {.model = model, .step = step, .openmp = num_threads > 1 ? openmp : NULL, .since = now()};
     work.weights_per_thread = model->num_heads / model->num_kv_heads * weights_of_head(most);
     work.weights = malloc(num_threads * work.weights_per_thread * sizeof(float));
@@ -256,8 +257,8 @@ static void run_multiplication(void *argument) {
     Multiplication *each = argument;
     Member member = join(each->openmp, NULL);
     int64_t panels = each->weight->num_outputs / PANEL;
-    multiply_panels(each->weight, each->rows, each->num_rows, each->out, each->epilogue,
-                    first_of(member, panels), end_of(member, panels));
+    multiply_panels(each->weight, each->rows, each->num_rows, each->out, each->epilogue, first_of(member, panels),
+                    end_of(member, panels));
 }
 
 /* rows [num_rows][num_inputs] times a weight, alone: the head's logits. */

@@ -27,7 +27,8 @@ INLINE void multiply_states(const Work *work, int64_t row, int count, int64_t un
     for (int64_t d = 0; d < scorer->state_size; d++, weights += scorer->hidden_size)
         for (int v = 0; v < vectors; v++) {
             __m512 column = _mm512_loadu_ps(weights + 16 * v);
-            for (int r = 0; r < count; r++) sums[r][v] = _mm512_fmadd_ps(_mm512_set1_ps(states[r][d]), column, sums[r][v]);
+            for (int r = 0; r < count; r++)
+                sums[r][v] = _mm512_fmadd_ps(_mm512_set1_ps(states[r][d]), column, sums[r][v]);
         }
     for (int r = 0; r < count; r++)
         for (int v = 0; v < vectors; v++)
@@ -63,9 +64,11 @@ static float accept_logit(const Scorer *scorer, const float *hidden, int64_t tok
     int64_t size = scorer->hidden_size;
     __m512 total = _mm512_setzero_ps();
     for (int64_t unit = 0; unit < size; unit += 16) {
-        __m512 joined = _mm512_add_ps(_mm512_loadu_ps(scorer->table + token * size + unit), _mm512_loadu_ps(hidden + unit));
+        __m512 joined =
+            _mm512_add_ps(_mm512_loadu_ps(scorer->table + token * size + unit), _mm512_loadu_ps(hidden + unit));
         for (int i = 0; i < SCALARS; i++)
-            joined = _mm512_fmadd_ps(_mm512_set1_ps(scalars[i]), _mm512_loadu_ps(scorer->scalars + i * size + unit), joined);
+            joined =
+                _mm512_fmadd_ps(_mm512_set1_ps(scalars[i]), _mm512_loadu_ps(scorer->scalars + i * size + unit), joined);
         total = _mm512_fmadd_ps(silu(joined), _mm512_loadu_ps(scorer->output + unit), total);
     }
     return _mm512_reduce_add_ps(total) + scorer->bias;

@@ -14,14 +14,14 @@ typedef struct {
 } Scorer;
 
 typedef struct {
-    int64_t num_rows, width;      /* B rows of this version, K candidates */
-    const int64_t *rows;          /* [B] which of the step's rows they are */
-    const float *states;          /* [step's rows][D] normalised */
-    const int64_t *tokens;        /* [step's rows][K] */
-    const float *logprobs;        /* [step's rows][K] */
-    const uint8_t *is_candidate;  /* [step's rows][K] */
-    const float *targets;         /* [B][2] where the scorer has a target, or NULL */
-    float *accept_logits;         /* [step's rows][K] the result */
+    int64_t num_rows, width;     /* B rows of this version, K candidates */
+    const int64_t *rows;         /* [B] which of the step's rows they are */
+    const float *states;         /* [step's rows][D] normalised */
+    const int64_t *tokens;       /* [step's rows][K] */
+    const float *logprobs;       /* [step's rows][K] */
+    const uint8_t *is_candidate; /* [step's rows][K] */
+    const float *targets;        /* [B][2] where the scorer has a target, or NULL */
+    float *accept_logits;        /* [step's rows][K] the result */
 } Share;
 
 /* 0, or -1: no memory. */

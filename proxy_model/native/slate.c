@@ -52,7 +52,8 @@ static double exponential_sum(const float *scaled, int64_t size, float highest, 
 
 INLINE float chunk_maximum(const float *values, int64_t count) {
     __m512 highest = _mm512_set1_ps(-INFINITY);
-    for (int64_t i = 0; i < smaller(count, CHUNK); i += 16) highest = _mm512_max_ps(highest, load_some(values + i, count - i));
+    for (int64_t i = 0; i < smaller(count, CHUNK); i += 16)
+        highest = _mm512_max_ps(highest, load_some(values + i, count - i));
     return _mm512_reduce_max_ps(highest);
 }
 
@@ -64,15 +65,16 @@ INLINE int64_t first_place(const float *values, int64_t size, float value) {
     }
 }
 
-/* The places of the `width` largest values, largest first, ties by lower place; they become minus infinity. `maxima` has
- * room for a float per chunk. Returns how many are larger than minus infinity; the others' places are 0. */
+/* The places of the `width` largest values, largest first, ties by lower place; they become minus infinity. `maxima`
+ * has room for a float per chunk. Returns how many are larger than minus infinity; the others' places are 0. */
 static int64_t take_largest(float *values, int64_t size, int64_t width, float *maxima, int64_t *places) {
     int64_t num_chunks = (size + CHUNK - 1) / CHUNK;
     for (int64_t chunk = 0; chunk < num_chunks; chunk++)
         maxima[chunk] = chunk_maximum(values + chunk * CHUNK, size - chunk * CHUNK);
     for (int64_t rank = 0; rank < width; rank++) {
         __m512 highest = _mm512_set1_ps(-INFINITY);
-        for (int64_t i = 0; i < num_chunks; i += 16) highest = _mm512_max_ps(highest, load_some(maxima + i, num_chunks - i));
+        for (int64_t i = 0; i < num_chunks; i += 16)
+            highest = _mm512_max_ps(highest, load_some(maxima + i, num_chunks - i));
         float best = _mm512_reduce_max_ps(highest);
         if (!(best > -INFINITY)) {
             for (int64_t rest = rank; rest < width; rest++) places[rest] = 0;
@@ -128,12 +130,14 @@ static int descending(const void *left, const void *right) {
 static int64_t nucleus(const float *exponentials, int64_t size, double mass, int32_t *found) {
     double above = 0.0;
     int64_t count = 0;
-    for (float threshold = 0x1p-10f; above < mass && count < size; threshold = threshold > 1e-30f ? threshold * 0x1p-6f : 0.0f) {
+    for (float threshold = 0x1p-10f; above < mass && count < size;
+         threshold = threshold > 1e-30f ? threshold * 0x1p-6f : 0.0f) {
         count = gather_above(exponentials, size, threshold, found, &above);
         if (threshold == 0.0f) break;
     }
     uint64_t *keys = malloc((count + 1) * sizeof *keys);
-    if (!keys) return count; /* in order of ids, and with what is beyond the nucleus: no worse than top_p a little larger */
+    if (!keys)
+        return count; /* in order of ids, and with what is beyond the nucleus: no worse than top_p a little larger */
     for (int64_t i = 0; i < count; i++) {
         uint32_t bits;
         memcpy(&bits, exponentials + found[i], sizeof bits);
@@ -207,7 +211,8 @@ static void run(void *argument) {
     Member member = join(work->openmp, NULL);
     float *own = work->room + member.number * work->room_per_thread;
     Room room = {own, own + all->size, own + 2 * all->size, (int32_t *)(own + 3 * all->size)};
-    for (int64_t row = first_of(member, all->num_rows); row < end_of(member, all->num_rows); row++) slate(all, row, room);
+    for (int64_t row = first_of(member, all->num_rows); row < end_of(member, all->num_rows); row++)
+        slate(all, row, room);
 }
 
 int slates(const Slates *slates, const OpenMP *openmp, int num_threads) {

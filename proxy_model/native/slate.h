@@ -14,6 +14,6 @@ typedef struct {
     float *logprobs;           /* [num_rows][width] minus infinity where a row has no further candidate */
 } Slates;
 
-/* Of each row the `width` tokens with the largest logits, largest first, ties by lower id; or tokens drawn one after the
- * other, without replacement, from the smallest set of tokens whose mass reaches top_p. 0, or -1: no memory. */
+/* Of each row the `width` tokens with the largest logits, largest first, ties by lower id; or tokens drawn one after
+ * the other, without replacement, from the smallest set of tokens whose mass reaches top_p. 0, or -1: no memory. */
 int slates(const Slates *slates, const OpenMP *openmp, int num_threads);

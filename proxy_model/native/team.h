@@ -1,4 +1,4 @@
-/* Threads that work on one thing together: torch's own OpenMP threads, so that no two pools fight for the processors. */
+/* Threads that work on one thing together: torch's own OpenMP threads, so that no two pools fight for processors. */
 #pragma once
 
 #include <immintrin.h>
@@ -26,7 +26,7 @@ static inline Member join(const OpenMP *openmp, Meeting *meeting) {
     return openmp ? (Member){meeting, openmp->thread_number(), openmp->num_threads()} : (Member){meeting, 0, 1};
 }
 
-/* Wait until every member is here. They are rarely far apart, so waiting spins; a processor that is taken is yielded. */
+/* Wait until every member is here. They are rarely far apart, so waiting spins, and after a while yields. */
 static inline void meet(Member member) {
     Meeting *meeting = member.meeting;
     if (member.count == 1) return;

@@ -40,8 +40,8 @@ INLINE __m512 exponential(__m512 x) {
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
     __m512 rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), rest);
-    const float coefficients[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
-                                  0.5f, 1.0f, 1.0f};
+    const float coefficients[] = {
+        1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f, 1.0f, 1.0f};
     __m512 sum = _mm512_set1_ps(1.9875691500e-4f);
     for (int i = 0; i < 7; i++) sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(coefficients[i]));
     return _mm512_scalef_ps(sum, n);
