@@ -34,7 +34,9 @@ def serve(
     tokens_per_minute: Annotated[int | None, typer.Option(help="Of each API key; no limit unless set.")] = None,
     max_running_per_key: Annotated[int | None, typer.Option(help="Requests at once; no limit unless set.")] = None,
     max_context: Annotated[int | None, typer.Option(help="Tokens of a prompt and its answer.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads of the LLM; all but one unless set.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Processor threads of the LLM; unless set, all but one of more than two.")
+    ] = None,
     prefix_cache_tokens: Annotated[int | None, typer.Option(help="Kept of prompts that begin alike; 0: none.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request.")] = None,
     max_file_bytes: Annotated[int | None, typer.Option(help="Largest uploaded file.")] = None,

@@ -13,7 +13,7 @@ import uvicorn
 
 from proxy_model.engine import Engine, EngineConfig
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import load_llm
+from proxy_model.frozen_llm import DecoderKind, load_llm
 from proxy_model.json_log import configure_logging
 from server.app import create_app
 from server.backends.local import LocalBackend
@@ -100,16 +100,25 @@ class _Limits(TypedDict):
 
 def _engine_builder(settings: Settings, config: EngineConfig) -> Callable[[], Engine]:
     def build() -> Engine:
-        torch.set_num_threads(settings.threads or _spared_threads())
-        return Engine(load_llm(settings.model, dtype=settings.dtype, device=settings.device), config)
+        processors = min(torch.get_num_threads(), _processors())
+        torch.set_num_threads(settings.threads or processors)
+        llm = load_llm(settings.model, dtype=settings.dtype, device=settings.device)
+        torch.set_num_threads(settings.threads or default_threads(processors, llm.decoder_kind))
+        return Engine(llm, config)
 
     return build
 
 
-def _spared_threads() -> int:
-    """Threads that leave a processor to HTTP: with none to itself, each of its bursts holds up a whole decode step."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(torch.get_num_threads(), available - 1))
+def _processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_threads(processors: int, decoder: DecoderKind) -> int:
+    """Torch's threads join after every operator, so that each burst of HTTP on their processors holds a step up: one is
+    left out. Compiled kernels join less and wait shorter: of two processors they do better with both."""
+    spared = 0 if decoder == "native" and processors <= 2 else 1
+    return max(1, processors - spared)
 
 
 def _tracing() -> "Tracing | None":

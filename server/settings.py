@@ -130,7 +130,7 @@ class Settings:
 
     threads: int | None = None
     """Processor threads that the LLM is computed with. None: all but one of those that this process may use, which HTTP
-    and whoever else is on the machine get."""
+    and whoever else is on the machine get; both of two where compiled kernels compute."""
 
     prefix_cache_tokens: int = 8192
     """Tokens of prompts whose keys and values are kept for prompts of the same API key that begin alike. 0: none."""
