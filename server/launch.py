@@ -100,25 +100,29 @@ class _Limits(TypedDict):
 
 def _engine_builder(settings: Settings, config: EngineConfig) -> Callable[[], Engine]:
     def build() -> Engine:
-        processors = min(torch.get_num_threads(), _processors())
-        torch.set_num_threads(settings.threads or processors)
+        torch_would = torch.get_num_threads()
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
         llm = load_llm(settings.model, dtype=settings.dtype, device=settings.device)
-        torch.set_num_threads(settings.threads or default_threads(processors, llm.decoder_kind))
+        if settings.threads is None:
+            torch.set_num_threads(min(torch_would, default_threads(_processors(), llm.decoder_kind)))
         return Engine(llm, config)
 
     return build
 
 
-def _processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def default_threads(processors: int, decoder: DecoderKind) -> int:
-    """Torch's threads join after every operator, so that each burst of HTTP on their processors holds a step up: one is
-    left out. Compiled kernels join less and wait shorter: of two processors they do better with both."""
+    """How many of the `processors` that this process may use the LLM takes.
+
+    Torch's threads join after every operator, so that each burst of HTTP on their processors holds a step up: one is left
+    out. Compiled kernels join less and wait shorter: of two processors they do better with both.
+    """
     spared = 0 if decoder == "native" and processors <= 2 else 1
     return max(1, processors - spared)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _tracing() -> "Tracing | None":
