@@ -114,8 +114,8 @@ def _engine_builder(settings: Settings, config: EngineConfig) -> Callable[[], En
 def default_threads(processors: int, decoder: DecoderKind) -> int:
     """How many of the `processors` that this process may use the LLM takes.
 
-    Torch's threads join after every operator, so that each burst of HTTP on their processors holds a step up: one is left
-    out. Compiled kernels join less and wait shorter: of two processors they do better with both.
+    Torch's threads join after every operator, so that each burst of HTTP on their processors holds a step up: one is
+    left out. Compiled kernels join less and wait shorter: of two processors they do better with both.
     """
     spared = 0 if decoder == "native" and processors <= 2 else 1
     return max(1, processors - spared)
