@@ -1,6 +1,6 @@
 """How latency and memory grow with the prompt, the answer and the number of sequences.
 
-    OMP_NUM_THREADS=2 python -m benchmarks.growth [--threads 2] [--rounds 2] [--output FILE.json]
+    OMP_NUM_THREADS=2 python -m benchmarks.growth [--threads 2] [--rounds 3] [--output FILE.json]
 
 Every run has an engine, and so a cache, of its own, just large enough. Where the prompt, the prompt of one among 32
 sequences, or the number of sequences grows, answers are short; where the answer grows, the rows are places in one long
@@ -36,7 +36,7 @@ NUM_NEIGHBOURS = 31
 ANSWERS = (16, 64, 256, 1024, 2048)
 SEQUENCES = (1, 4, 16, 64, 256)
 SHORT_PROMPT, SHORT_ANSWER = 16, 16
-MANY_ANSWER = 32
+MANY_ANSWER, PROMPTS_A_STEP = 32, 16
 """256 prompts take 16 steps to read, in which the first sequences decode already."""
 
 WINDOW = 16
@@ -72,7 +72,7 @@ class Row:
 
 
 def main(
-    rounds: int = 2,
+    rounds: int = 3,
     max_prompt: Annotated[int, typer.Option(help="Longer prompts are left out.")] = max(PROMPTS),
     max_answer: Annotated[int, typer.Option(help="Later places are left out.")] = max(ANSWERS),
     max_sequences: Annotated[int, typer.Option(help="More at once are left out.")] = max(SEQUENCES),
@@ -114,7 +114,10 @@ def _run(llm: FrozenLLM, text: Sequence[int], prompt_tokens: Sequence[int], toke
     gc.collect()
     process = psutil.Process()
     before = process.memory_info().rss
-    engine = Engine(llm, EngineConfig(max_running=len(prompt_tokens), max_context=max(prompt_tokens) + tokens))
+    sizes = EngineConfig(
+        max_running=len(prompt_tokens), max_context=max(prompt_tokens) + tokens, num_staging=PROMPTS_A_STEP
+    )
+    engine = Engine(llm, sizes)
     steps = run_steps(engine, requests(_pieces(text, prompt_tokens), tokens))
     return Figure(
         steps.prefill_seconds,
