@@ -1,6 +1,7 @@
 """The SDK's error classes, on a server with a key, two slots and no queue to speak of."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,7 +80,8 @@ def test_one_too_many_is_a_rate_limit_error_that_the_sdk_retries(server: ServerP
     refused = [answer for answer in asyncio.run(ask(server, 24, 200, max_retries=0)) if answer != "length"]
     retried = asyncio.run(ask(server, 12, 30, max_retries=20))
 
-    assert 1 <= len(refused) <= 16  # eight always fit
+    always_fit = 2 if os.environ.get("TEST_ENGINE") == "vllm" else 8  # the built-in engine reads eight prompts ahead
+    assert 1 <= len(refused) <= 24 - always_fit
     for error in refused:
         assert isinstance(error, openai.RateLimitError)
         assert error.code == "rate_limit_exceeded"
