@@ -22,7 +22,7 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
         return [kernels.ZIG] if kernels.is_supported() and kernels.own_compiler() is None else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile beside the sources, and put the result into the wheel."""
+        """Compile, and put the result into the wheel."""
         if self.target_name != "wheel" or not kernels.is_supported():
             return
         compiled = kernels.compile_kernels().relative_to(self.root)

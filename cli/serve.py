@@ -35,7 +35,10 @@ def serve(
     max_running_per_key: Annotated[int | None, typer.Option(help="Requests at once; no limit unless set.")] = None,
     max_context: Annotated[int | None, typer.Option(help="Tokens of a prompt and its answer.")] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Processor threads of the LLM; unless set, all but one of more than two.")
+        int | None,
+        typer.Option(
+            help="Processor threads of the LLM; unless set, all but one, or both of two with compiled kernels."
+        ),
     ] = None,
     prefix_cache_tokens: Annotated[int | None, typer.Option(help="Kept of prompts that begin alike; 0: none.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request.")] = None,

@@ -105,24 +105,21 @@ def _engine_builder(settings: Settings, config: EngineConfig) -> Callable[[], En
             torch.set_num_threads(settings.threads)
         llm = load_llm(settings.model, dtype=settings.dtype, device=settings.device)
         if settings.threads is None:
-            torch.set_num_threads(min(torch_would, default_threads(_processors(), llm.decoder_kind)))
+            torch.set_num_threads(default_threads(torch_would, llm.decoder_kind))
         return Engine(llm, config)
 
     return build
 
 
-def default_threads(processors: int, decoder: DecoderKind) -> int:
-    """How many of the `processors` that this process may use the LLM takes.
+def default_threads(torch_would: int, decoder: DecoderKind) -> int:
+    """How many threads the LLM is computed with where nobody says; never more than torch would take.
 
     Torch's threads join after every operator, so that each burst of HTTP on their processors holds a step up: one is
     left out. Compiled kernels join less and wait shorter: of two processors they do better with both.
     """
-    spared = 0 if decoder == "native" and processors <= 2 else 1
-    return max(1, processors - spared)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    spared = 0 if decoder == "native" and available <= 2 else 1
+    return max(1, min(torch_would, available - spared))
 
 
 def _tracing() -> "Tracing | None":

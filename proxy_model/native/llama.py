@@ -151,5 +151,6 @@ class NativeLlamaDecoder:
         """The address of a tensor that lives as long as the decoder."""
         if tensor is None:
             return None
-        self._kept.append(tensor.detach().contiguous())
-        return self._kept[-1].data_ptr()  # type: ignore[union-attr]
+        kept = tensor.detach().contiguous()
+        self._kept.append(kept)
+        return kept.data_ptr()

@@ -1,4 +1,6 @@
-"""How many processors the LLM gets where nobody says."""
+"""How many processor threads a server takes."""
+
+import os
 
 import pytest
 
@@ -6,18 +8,24 @@ from proxy_model.frozen_llm import DecoderKind
 from server.launch import default_threads
 
 
+@pytest.mark.parametrize("decoder", ["torch", "transformers"])
 @pytest.mark.parametrize(
-    ("processors", "decoder", "threads"),
-    [
-        (1, "native", 1),
-        (2, "native", 2),  # a second core brings more than HTTP loses
-        (3, "native", 2),
-        (16, "native", 15),
-        (1, "torch", 1),
-        (2, "torch", 1),  # two threads that meet after every operator are slower through HTTP than one
-        (2, "transformers", 1),
-        (16, "torch", 15),
-    ],
+    ("torch_would", "processors", "taken"), [(2, 2, 1), (1, 1, 1), (4, 8, 4), (8, 8, 7), (1, 16, 1), (16, 16, 15)]
 )
-def test_a_processor_is_left_to_http_where_that_is_faster(processors: int, decoder: DecoderKind, threads: int) -> None:
-    assert default_threads(processors, decoder) == threads
+def test_one_processor_is_left_to_http(
+    torch_would: int, processors: int, taken: int, decoder: DecoderKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+
+    assert default_threads(torch_would, decoder) == taken
+
+
+@pytest.mark.parametrize(
+    ("torch_would", "processors", "taken"), [(2, 2, 2), (1, 2, 1), (1, 1, 1), (3, 3, 2), (4, 8, 4), (16, 16, 15)]
+)
+def test_compiled_kernels_take_both_of_two(
+    torch_would: int, processors: int, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+
+    assert default_threads(torch_would, "native") == taken
