@@ -30,10 +30,10 @@ from benchmarks.workload import (
     requests,
     untrained_policy,
 )
-from proxy_model.bank import ProxyRef
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.llm_source import resolve_llm
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.llm.source import resolve_llm
 
 REJECTING = ProxyRef("rejecting", 1)
 ALONE, PEER = "the LLM alone", "transformers"

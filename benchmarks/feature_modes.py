@@ -21,10 +21,10 @@ from rich.table import Table
 from benchmarks.findings import publish
 from benchmarks.rounds import Spread, alternate, ratios
 from benchmarks.workload import MAX_PROMPT_TOKENS, ROOT, loaded_llm
-from proxy_model.bank import ProxyRef
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.request import GenerationRequest, SamplingParams
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.evaluation.loading import load_rows
 from trainer.evaluation.systems import System, max_candidates
 from trainer.prompts import load_prompts

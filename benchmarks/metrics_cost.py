@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from proxy_model.bank import ProxyRef
-from proxy_model.request import Delta, GenerationRequest, SamplingParams
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.request import Delta, GenerationRequest, SamplingParams
 from server.backends.recorder import StatsRecorder
 from server.telemetry.metrics import Metrics
 

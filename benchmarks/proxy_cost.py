@@ -25,9 +25,9 @@ from benchmarks.findings import publish
 from benchmarks.rounds import Spread, alternate, ratios
 from benchmarks.step_times import run_steps
 from benchmarks.workload import ALL_CANDIDATES, held_out_prompts, loaded_llm, requests, untrained_policy
-from proxy_model.bank import LoadedProxy, ProxyRef
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.decision.bank import LoadedProxy, ProxyRef
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.llm.frozen_llm import FrozenLLM
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 LOADED = (1, 4, 16, 64)

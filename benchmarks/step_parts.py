@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy_model import engine, llama_decoder
-from proxy_model.emit import Emitter
-from proxy_model.engine import Engine
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.kv_cache import KVCache
-from proxy_model.linear import FrozenLinear
-from proxy_model.llama_decoder import LlamaDecoder
-from proxy_model.native.llama import NativeLlamaDecoder
-from proxy_model.scheduler import Scheduler
+from proxy_model.decoding.emit import Emitter
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.scheduler import Scheduler
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.llm.kv_cache import KVCache
+from proxy_model.llm.linear import FrozenLinear
+from proxy_model.llm.llama_decoder import LlamaDecoder
+from proxy_model.llm.native_decoder import NativeLlamaDecoder
 
 LAYERS = "products of the layers"
 NORMS = "norms"

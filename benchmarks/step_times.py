@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proxy_model.engine import Engine
-from proxy_model.request import GenerationRequest
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.request import GenerationRequest
 
 
 @dataclass(frozen=True, slots=True)

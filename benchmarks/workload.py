@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import read_checkpoint
-from proxy_model.config import PolicyConfig, SkamConfig
-from proxy_model.engine import Engine
-from proxy_model.frozen_llm import FrozenLLM, load_llm
-from proxy_model.policy import ProxyPolicy
-from proxy_model.request import GenerationRequest, SamplingParams
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import PolicyConfig, SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM, load_llm
+from proxy_model.versions.checkpoint import read_checkpoint
 from trainer.prompts import load_prompts
 from trainer.rollout import EncodedPrompt, encode_prompts
 

@@ -6,12 +6,12 @@ from typing import Self
 
 from cli.proxy_name import resolve
 from cli.speaker import ChatOptions, Message
-from proxy_model.bank import ProxyRef
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import load_llm
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import GenerationRequest, SamplingParams, Usage
+from proxy_model.llm.frozen_llm import load_llm
 from proxy_model.paths import proxies_root
-from proxy_model.registry import ProxyRegistry
-from proxy_model.request import GenerationRequest, SamplingParams, Usage
+from proxy_model.versions.registry import ProxyRegistry
 
 
 class LocalSpeaker:

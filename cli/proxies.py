@@ -16,8 +16,8 @@ from proxy_model.errors import BadCheckpoint, InvalidParameter
 from proxy_model.paths import proxies_root
 
 if TYPE_CHECKING:
-    from proxy_model.bank import ProxyRef
-    from proxy_model.registry import ProxyRegistry
+    from proxy_model.decision.bank import ProxyRef
+    from proxy_model.versions.registry import ProxyRegistry
 
 proxies = typer.Typer(
     help="List, inspect, verify, promote, roll back and prune published proxies.", no_args_is_help=True
@@ -146,7 +146,7 @@ def prune(
 
 
 def _registry() -> "ProxyRegistry":
-    from proxy_model.registry import ProxyRegistry
+    from proxy_model.versions.registry import ProxyRegistry
 
     return ProxyRegistry(proxies_root())
 

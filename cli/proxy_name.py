@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from proxy_model.errors import InvalidParameter
 
 if TYPE_CHECKING:
-    from proxy_model.bank import ProxyRef
-    from proxy_model.registry import ProxyRegistry
+    from proxy_model.decision.bank import ProxyRef
+    from proxy_model.versions.registry import ProxyRegistry
 
 
 def resolve(registry: "ProxyRegistry", text: str) -> "ProxyRef":

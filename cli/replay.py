@@ -25,8 +25,8 @@ def replay(
     max_candidates: Annotated[int, typer.Option(help="Length K of a slate.")] = 16,
 ) -> None:
     """Turn preference pairs into decisions by one pass of the LLM; tells which share of the tokens is inadmissible."""
-    from proxy_model.config import SkamConfig
-    from proxy_model.frozen_llm import load_llm
+    from proxy_model.decision.config import SkamConfig
+    from proxy_model.llm.frozen_llm import load_llm
     from trainer.offline.pairs import replay_pairs
     from trainer.offline.replayed import ReplayConfig
     from trainer.preferences import load_preferences

@@ -5,8 +5,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy_model.bank import ProxyRef
-from proxy_model.request import Delta
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.request import Delta
 from server.access.limits import Ticket
 
 if TYPE_CHECKING:  # it needs the extra `otel`

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 import uvicorn
 
-from proxy_model.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine, EngineConfig
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import DecoderKind, load_llm
 from proxy_model.json_log import configure_logging
+from proxy_model.llm.frozen_llm import DecoderKind, load_llm
 from server.app import create_app
 from server.backends.local import LocalBackend
 from server.backends.waiting_line import LineLimits

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from proxy_model.embedded_llm import DEFAULT_LLM
 from proxy_model.errors import InvalidParameter
+from proxy_model.llm.embedded import DEFAULT_LLM
 from proxy_model.paths import home_folder, proxies_root
-from proxy_model.proxy_name import is_proxy_name
+from proxy_model.versions.proxy_name import is_proxy_name
 from server.access.api_keys import KeyLimits
 from server.access.keys import Access, KeySources
 from server.backends.waiting_line import LineLimits

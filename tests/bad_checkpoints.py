@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from proxy_model.config import PolicyConfig, SkamConfig
+from proxy_model.decision.config import PolicyConfig, SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.manifest import MANIFEST, write_manifest
-from proxy_model.policy import ProxyPolicy
 
 POLICY, CONFIG = "policy.safetensors", "config.json"
 

@@ -10,9 +10,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 import torch
 
-from proxy_model.config import FeatureMode, PolicyConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.config import FeatureMode, PolicyConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.architectures import random_model
 from tests.endpoint import Answer, listening
 from tests.tiny_tokenizer import byte_tokenizer

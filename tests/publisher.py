@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from proxy_model.checkpoint import Checkpoint
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.checkpoint import Checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from tests.bad_checkpoints import SMALL_FINGERPRINT, SMALL_SKAM, small_policy
 
 KILLED = 77

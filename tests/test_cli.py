@@ -15,16 +15,16 @@ from cli.remote_speaker import NoAnswer, RemoteSpeaker
 from cli.serve import serve
 from cli.speaker import ChatOptions
 from cli.train import make_config
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint
-from proxy_model.config import SkamConfig
-from proxy_model.engine import Engine, EngineConfig
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.paths import store_file
-from proxy_model.registry import ProxyRegistry
-from proxy_model.request import GenerationRequest, SamplingParams
-from proxy_model.verdicts import Verdict
+from proxy_model.versions.checkpoint import Checkpoint
+from proxy_model.versions.registry import ProxyRegistry
+from proxy_model.versions.verdicts import Verdict
 from server.settings import Settings
 from tests.bad_checkpoints import flipped_byte
 from tests.conftest import dial_policy, steering_policy

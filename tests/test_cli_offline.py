@@ -7,9 +7,9 @@ import pytest
 
 from cli.main import main
 from cli.train import make_config
-from proxy_model.config import SkamConfig
-from proxy_model.frozen_llm import load_llm
-from proxy_model.registry import ProxyRegistry
+from proxy_model.decision.config import SkamConfig
+from proxy_model.llm.frozen_llm import load_llm
+from proxy_model.versions.registry import ProxyRegistry
 from tests.trainer.preference_data import write_pairs
 from tests.trainer.tiny_llm import write_tiny_llm
 from trainer.offline.folder import read_data

@@ -12,8 +12,8 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from proxy_model.choice import first_accepted
-from proxy_model.skam import Slate
+from proxy_model.decision.choice import first_accepted
+from proxy_model.decision.skam import Slate
 
 REPOSITORY = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "fastapi", "uvicorn", "tensorboard", "huggingface_hub", "numpy")
@@ -51,7 +51,7 @@ def test_help_takes_under_a_second_of_processor_time() -> None:
 
 
 def test_settings_and_errors_load_without_torch() -> None:
-    loaded = modules_after("import proxy_model.errors, proxy_model.config, proxy_model.paths, trainer.config")
+    loaded = modules_after("import proxy_model.errors, proxy_model.decision.config, proxy_model.paths, trainer.config")
 
     assert loaded.isdisjoint(HEAVY)
 
@@ -71,7 +71,7 @@ def test_the_model_loads_no_web_framework() -> None:
 
     loaded = modules_after(code)
 
-    assert "proxy_model.engine" in loaded
+    assert "proxy_model.decoding.engine" in loaded
     assert loaded.isdisjoint({"server", "trainer", "cli", "fastapi", "starlette", "uvicorn", "prometheus_client"})
 
 
@@ -93,7 +93,7 @@ def test_a_wrong_shape_is_refused_where_tests_run() -> None:
 
 
 def test_shapes_cost_nothing_where_no_test_runs() -> None:
-    assert "beartype" not in modules_after("import proxy_model.skam")
+    assert "beartype" not in modules_after("import proxy_model.decision.skam")
 
 
 def test_every_dependency_is_pinned() -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from proxy_model.features import target_scalars
-from proxy_model.trajectory import Trajectory, decision_features, decisions
+from proxy_model.decision.features import target_scalars
+from proxy_model.decision.trajectory import Trajectory, decision_features, decisions
 from trainer.config import Penalty
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from proxy_model.aliases import STABLE, Aliases
-from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
+from proxy_model.decision.config import FeatureMode, PolicyConfig, SkamConfig
+from proxy_model.versions.aliases import STABLE, Aliases
 from trainer.algorithm_config import (
     AlgorithmName,
     Baseline,

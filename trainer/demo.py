@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from proxy_model.config import SkamConfig
-from proxy_model.embedded_llm import DEFAULT_LLM
+from proxy_model.decision.config import SkamConfig
 from proxy_model.errors import ProxyRlhfError
+from proxy_model.llm.embedded import DEFAULT_LLM
 from proxy_model.paths import proxies_root
 from trainer.algorithm_config import PpoConfig
 from trainer.config import RolloutConfig, TrainConfig

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM, load_llm
-from proxy_model.policy import ProxyPolicy
-from proxy_model.verdicts import Verdict
+from proxy_model.llm.frozen_llm import FrozenLLM, load_llm
+from proxy_model.versions.verdicts import Verdict
 from trainer.config import TrainConfig
 from trainer.held_out.examiner import Examiner
 from trainer.lock import sole_trainer

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from proxy_model.trajectory import Trajectory
+from proxy_model.decision.trajectory import Trajectory
 from trainer.advantages import explained_variance
 from trainer.algorithms.update_log import UpdateStatistics
 from trainer.batch import PpoBatch, kl_to_prior

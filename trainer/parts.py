@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from proxy_model.checkpoint import read_checkpoint
-from proxy_model.engine import EngineConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.engine import EngineConfig
 from proxy_model.errors import BadCheckpoint, DataError
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.checkpoint import read_checkpoint
 from trainer.config import TrainConfig
 from trainer.held_out.examiner import Examiner
 from trainer.kinds import with_kinds

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from proxy_model.trajectory import Trajectory
+from proxy_model.decision.trajectory import Trajectory
 from trainer.kinds import members_of
 from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.model import RewardModel

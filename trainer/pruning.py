@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Collection
 
 from proxy_model.errors import StoreTooNew, StoreUnavailable
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 
 Spared = Callable[[str], Collection[int]]
 """Versions of a proxy that stay though the registry knows nobody who needs them, as those of fine-tuning jobs.

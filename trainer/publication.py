@@ -8,11 +8,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint
+from proxy_model.decision.bank import ProxyRef
 from proxy_model.errors import BadCheckpoint
-from proxy_model.registry import ProxyRegistry
-from proxy_model.verdicts import Verdict
+from proxy_model.versions.checkpoint import Checkpoint
+from proxy_model.versions.registry import ProxyRegistry
+from proxy_model.versions.verdicts import Verdict
 
 _NUM_LOOKED_AT = 8
 """The newest versions that are looked at: others may have published since."""

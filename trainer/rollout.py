@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxy_model.bank import ProxyRef
-from proxy_model.config import SkamConfig
-from proxy_model.engine import Engine
-from proxy_model.policy import ProxyPolicy
-from proxy_model.request import GenerationRequest, SamplingParams
-from proxy_model.tokenizer import ChatTokenizer
-from proxy_model.trajectory import Trajectory
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decision.trajectory import Trajectory
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
+from proxy_model.llm.tokenizer import ChatTokenizer
 from trainer.config import RolloutConfig
 from trainer.json_lines import Messages
 from trainer.prompts import Prompt

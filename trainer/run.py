@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from proxy_model import disk
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint
-from proxy_model.engine import Engine
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
-from proxy_model.registry import ProxyRegistry
-from proxy_model.verdicts import Verdict
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.engine import Engine
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.checkpoint import Checkpoint
+from proxy_model.versions.registry import ProxyRegistry
+from proxy_model.versions.verdicts import Verdict
 from trainer.advantages import RunningMoments
 from trainer.algorithms import ALGORITHMS, dt
 from trainer.algorithms.optimisation import make_optimizer

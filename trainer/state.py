@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.disk import replace_file
 from proxy_model.errors import BadCheckpoint, InvalidParameter
-from proxy_model.policy import ProxyPolicy
 from trainer.advantages import RunningMoments
 from trainer.kinds import KindMoments
 from trainer.saved_settings import completed

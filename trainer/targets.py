@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.ranges import TARGET_RETURN
 from trainer.advantages import RunningMoments, generalised_advantages, normalise, position_rewards
 from trainer.algorithm_config import Baseline, PpoConfig

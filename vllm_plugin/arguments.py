@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from proxy_model.bank import ProxyRef
-from proxy_model.grammar import GrammarSpec
-from proxy_model.request import GenerationRequest, SamplingParams
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.grammar import GrammarSpec
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
 
 _DEFAULTS = {field.name: field.default for field in fields(SamplingParams)}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from proxy_model.bank import LoadedProxy, ProxyBank, ProxyRef
-from proxy_model.checkpoint import Fingerprint, read_checkpoint
+from proxy_model.decision.bank import LoadedProxy, ProxyBank, ProxyRef
 from proxy_model.errors import ProxyRlhfError
+from proxy_model.versions.checkpoint import Fingerprint, read_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from proxy_model.bank import ProxyBank
-from proxy_model.decode import Decided, decide
-from proxy_model.grammar_compiler import GrammarCompiler
-from proxy_model.logit_processors import LogitProcessors
-from proxy_model.sequence import Sequence
+from proxy_model.decision.bank import ProxyBank
+from proxy_model.decoding.decode import Decided, decide
+from proxy_model.decoding.grammar_compiler import GrammarCompiler
+from proxy_model.decoding.logit_processors import LogitProcessors
+from proxy_model.decoding.sequence import Sequence
 from vllm_plugin.arguments import from_arguments
 from vllm_plugin.report import Report, add_scores, add_slate, mark_failed, new_report, num_pairs
 

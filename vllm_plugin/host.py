@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proxy_model.decoding.grammar import GrammarSpec
+from proxy_model.decoding.grammar_compiler import GrammarCompiler
 from proxy_model.errors import BadGrammar
-from proxy_model.grammar import GrammarSpec
-from proxy_model.grammar_compiler import GrammarCompiler
 from vllm_plugin.bank import PREPARING, READY, WorkerBank
 from vllm_plugin.batch import BatchDecider, Row
 from vllm_plugin.setup import WorkerSetup, WorkerVocabulary

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from proxy_model.decode import Decided
-from proxy_model.emit import Scored, SeenCandidate
-from proxy_model.request import SamplingParams
-from proxy_model.trajectory import TrajectoryRecorder
+from proxy_model.decision.trajectory import TrajectoryRecorder
+from proxy_model.decoding.decode import Decided
+from proxy_model.decoding.emit import Scored, SeenCandidate
+from proxy_model.decoding.request import SamplingParams
 
 _KIND_BITS = 20
 MAX_VOCABULARY = 1 << _KIND_BITS

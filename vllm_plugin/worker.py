@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from proxy_model.bank import ProxyRef
-from proxy_model.grammar import GrammarKind, GrammarSpec
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.grammar import GrammarKind, GrammarSpec
 from vllm_plugin.host import ProxyHost
 from vllm_plugin.lifeline import end_with_server
 from vllm_plugin.setup import WorkerSetup

@@ -46,7 +46,7 @@ INLINE void common_part(const Work *work, int64_t row, int count) {
                 work->hidden[r * size + u] += work->share->targets[2 * r + i] * work->scorer->target[i * size + u];
 }
 
-/* `slate_scalars` of proxy_model/features.py. */
+/* `slate_scalars` of proxy_model/decision/features.py. */
 static void scalars_of(const float *logprobs, const uint8_t *is_candidate, int64_t width, float (*scalars)[SCALARS]) {
     float best = -INFINITY, mass_left = 0.0f;
     for (int64_t rank = 0; rank < width; rank++) best = fmaxf(best, is_candidate[rank] ? logprobs[rank] : -10.0f);

@@ -1,4 +1,4 @@
-/* The actor of a proxy with `prefix` features over whole slates, see proxy_model/slate_scorer.py. */
+/* The actor of a proxy with `prefix` features over whole slates, see proxy_model/decision/slate_scorer.py. */
 #pragma once
 
 #include "team.h"

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from proxy_model.request import Delta, GenerationRequest
+from proxy_model.decoding.request import Delta, GenerationRequest
 from server.backends.protocol import OVERDUE, UNREAD, Answer, Backend, LLMCard
 from server.errors import ApiError, internal, unavailable
 from server.exchange import Exchange, current

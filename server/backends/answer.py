@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+from proxy_model.decoding.request import Delta
 from proxy_model.errors import EngineDead
-from proxy_model.request import Delta
 from server.backends.protocol import UNREAD
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
-from proxy_model.engine import BROKEN, Engine
+from proxy_model.decoding.engine import BROKEN, Engine
+from proxy_model.decoding.request import Delta, GenerationRequest
 from proxy_model.errors import EngineDead, EngineFull
-from proxy_model.request import Delta, GenerationRequest
 from server.backends.protocol import OVERDUE, EngineStats
 from server.backends.recorder import StatsRecorder
 from server.backends.waiting_line import WaitingLine

@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from proxy_model.bank import ProxyRef
-from proxy_model.config import SkamConfig
-from proxy_model.engine import BROKEN, Engine
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.engine import BROKEN, Engine
+from proxy_model.decoding.grammar import GrammarSpec
+from proxy_model.decoding.grammar_compiler import CompiledGrammar
+from proxy_model.decoding.request import Delta, GenerationRequest
 from proxy_model.errors import EngineDead
-from proxy_model.frozen_llm import DecoderKind
-from proxy_model.grammar import GrammarSpec
-from proxy_model.grammar_compiler import CompiledGrammar
-from proxy_model.policy import ProxyPolicy
-from proxy_model.request import Delta, GenerationRequest
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.llm.frozen_llm import DecoderKind
+from proxy_model.llm.tokenizer import ChatTokenizer
 from server.backends.answer import QueuedAnswer
 from server.backends.engine_thread import EngineThread
 from server.backends.protocol import Capability, EngineStats, Health, LLMCard

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Fingerprint
-from proxy_model.config import SkamConfig
-from proxy_model.grammar import GrammarSpec
-from proxy_model.grammar_compiler import CompiledGrammar
-from proxy_model.policy import ProxyPolicy
-from proxy_model.request import Delta, GenerationRequest
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.grammar import GrammarSpec
+from proxy_model.decoding.grammar_compiler import CompiledGrammar
+from proxy_model.decoding.request import Delta, GenerationRequest
+from proxy_model.llm.tokenizer import ChatTokenizer
+from proxy_model.versions.checkpoint import Fingerprint
 from server.telemetry.distribution import FIRST_TOKEN_SECONDS, INTER_TOKEN_SECONDS, STEP_SECONDS, Distribution
 
 T = TypeVar("T")

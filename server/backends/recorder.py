@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proxy_model.bank import ProxyRef
-from proxy_model.request import Delta, GenerationRequest
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.request import Delta, GenerationRequest
 from server.backends.protocol import AnswerRecord, EngineStats, ProxyTally
 
 

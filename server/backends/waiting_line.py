@@ -3,8 +3,8 @@
 from collections import deque
 from dataclasses import dataclass
 
+from proxy_model.decoding.request import GenerationRequest
 from proxy_model.errors import EngineFull
-from proxy_model.request import GenerationRequest
 
 _NUM_MEASURED = 64
 """Answers whose time in a slot makes the measured service rate."""

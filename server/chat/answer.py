@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from proxy_model.request import Delta
+from proxy_model.decoding.request import Delta
 from server.chat.choice import ChatChoice, ChatStep
 from server.chat.logprobs import chat_logprobs
 from server.generation.run import Run, deltas

@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import dataclass
 
-from proxy_model.request import Delta
+from proxy_model.decoding.request import Delta
 from server.chat.tool_call_parser import ToolCall as ParsedCall
 from server.generation.choice import GrowingChoice, TextToken
 from server.generation.run import Run

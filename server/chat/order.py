@@ -1,6 +1,6 @@
 """What a conversation orders from the engine, and what would break its callers."""
 
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.llm.tokenizer import ChatTokenizer
 from server.chat.tool_form import calls_form
 from server.chat.tools import ToolUse, check_tools, tool_use, unenforced
 from server.errors import invalid

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from proxy_model.tokenizer import Message
+from proxy_model.llm.tokenizer import Message
 from server.chat.answer import answer_of
 from server.chat.order import start_chat
 from server.generation.recording import Heard, Record, recorded

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any
 
-from proxy_model.request import Delta
+from proxy_model.decoding.request import Delta
 from server.chat.choice import ChatChoice, ChatStep
 from server.chat.logprobs import chat_logprobs
 from server.generation.choice import GrowingChoice

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from proxy_model.decoding.grammar import GrammarSpec
 from proxy_model.errors import BadGrammar
-from proxy_model.grammar import GrammarSpec
 from server.chat.tools import NO_PARAMETERS, ToolUse
 from server.generation.form import Form
 

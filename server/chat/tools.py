@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proxy_model.tokenizer import ChatTokenizer
-from proxy_model.tool_format import ToolFormat
+from proxy_model.llm.tokenizer import ChatTokenizer
+from proxy_model.llm.tool_format import ToolFormat
 from server.chat.tool_call_parser import Marks, ToolCallParser
 from server.errors import ApiError, invalid
 from server.schemas.chat_request import ChatRequest

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from proxy_model.request import Delta
+from proxy_model.decoding.request import Delta
 from server.completions.logprobs import append, append_start, no_logprobs
 from server.generation.choice import GrowingChoice, TextToken
 from server.generation.order import Prompt

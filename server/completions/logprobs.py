@@ -1,6 +1,6 @@
 """Log-probabilities in the form of completions: four columns, and a place in the text for every token."""
 
-from proxy_model.request import TokenLogprob
+from proxy_model.decoding.request import TokenLogprob
 from server.generation.choice import TextToken, finite
 from server.schemas.completion_response import CompletionLogprobs
 

@@ -1,6 +1,6 @@
 """What a completion request orders from the engine, and what would break its callers."""
 
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.llm.tokenizer import ChatTokenizer
 from server.errors import invalid
 from server.generation.order import Order, Prompt
 from server.generation.run import Run, start_run

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any
 
-from proxy_model.request import Delta
+from proxy_model.decoding.request import Delta
 from server.completions.choice import GrowingCompletion
 from server.generation.run import Run
 from server.generation.stream import stream

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from proxy_model.request import Delta, PositionDecisions, TokenLogprob
+from proxy_model.decoding.request import Delta, PositionDecisions, TokenLogprob
 from server.errors import internal
 from server.generation.token_text import TokenTexts
 from server.schemas.report import Candidate, ChoiceProxy, FinishReason, Position

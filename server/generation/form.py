@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy_model.decoding.grammar import GrammarSpec, json_schema
 from proxy_model.errors import BadGrammar
-from proxy_model.grammar import GrammarSpec, json_schema
 from server.errors import ApiError, invalid
 from server.generation.strict_schema import strict_problem
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from proxy_model.decoding.request import Delta
 from proxy_model.errors import StoreUnavailable
-from proxy_model.request import Delta
 from server.backends.protocol import Answer
 from server.errors import to_api_error
 from server.generation.run import Run

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from proxy_model.grammar import ANY_JSON_OBJECT
+from proxy_model.decoding.grammar import ANY_JSON_OBJECT
 from server.errors import invalid
 from server.generation.form import Form, schema_form
 from server.schemas.messages import ChatMessage

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.grammar_compiler import CompiledGrammar
+from proxy_model.decoding.request import Delta, SamplingParams
 from proxy_model.errors import BadCheckpoint, BadGrammar, EngineFull, PromptTooLong, UnknownProxy
-from proxy_model.grammar_compiler import CompiledGrammar
-from proxy_model.request import Delta, SamplingParams
 from server.backends.protocol import Answer
 from server.errors import ApiError, model_not_found, to_api_error
 from server.exchange import current

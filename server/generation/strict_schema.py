@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from proxy_model.grammar import MAX_SCHEMA_DEPTH
+from proxy_model.decoding.grammar import MAX_SCHEMA_DEPTH
 
 _FORBIDDEN = ("allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas")
 

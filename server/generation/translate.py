@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from proxy_model.bank import ProxyRef
-from proxy_model.request import GenerationRequest, SamplingParams
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from server.backends.protocol import Capability
 from server.errors import ApiError, invalid
 from server.exchange import current

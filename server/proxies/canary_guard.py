@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.request import Delta
 from proxy_model.errors import InvalidParameter
-from proxy_model.request import Delta
 from server.proxies.garble import MAX_CHARACTERS, count_garbled
 
 logger = logging.getLogger(__name__)

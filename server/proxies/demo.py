@@ -3,11 +3,11 @@
 import logging
 from pathlib import Path
 
-from proxy_model.checkpoint import Fingerprint, read_checkpoint
 from proxy_model.errors import BadCheckpoint, FingerprintMismatch
 from proxy_model.manifest import MANIFEST
-from proxy_model.proxy_name import is_proxy_name
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.checkpoint import Fingerprint, read_checkpoint
+from proxy_model.versions.proxy_name import is_proxy_name
+from proxy_model.versions.registry import ProxyRegistry
 
 SHIPPED = Path(__file__).parents[2] / "demo" / "proxies"
 

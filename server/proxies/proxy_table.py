@@ -3,9 +3,9 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from proxy_model.aliases import STABLE
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
 from proxy_model.errors import UnknownProxy
+from proxy_model.versions.aliases import STABLE
 
 
 class ProxyTable:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy_model.errors import BadCheckpoint, UnknownProxy
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 
 Signature = tuple[tuple[str, int, int, int], ...]
 """Name, size, modification time (ns) and inode of every entry: a refused version is read again once this changes."""

@@ -10,12 +10,12 @@ import logging
 import time
 from dataclasses import dataclass
 
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint, Fingerprint
-from proxy_model.config import PolicyConfig, SkamConfig
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import PolicyConfig, SkamConfig
 from proxy_model.errors import BadCheckpoint, InvalidParameter, UnknownProxy
-from proxy_model.hold import Hold
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.checkpoint import Checkpoint, Fingerprint
+from proxy_model.versions.hold import Hold
+from proxy_model.versions.registry import ProxyRegistry
 from server.backends.protocol import Backend
 from server.proxies.proxy_table import ProxyTable
 from server.proxies.publications import Published, Signature, look, signature

@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 import logging
 
-from proxy_model.aliases import CANARY, STABLE
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
 from proxy_model.errors import ProxyRlhfError
+from proxy_model.versions.aliases import CANARY, STABLE
 from server.proxies.canary_guard import Breach, CanaryGuard
 from server.proxies.proxy_table import ProxyTable
 from server.proxies.reloader import Reloader

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from proxy_model.request import Delta
+from proxy_model.decoding.request import Delta
 from server.chat.logprobs import chat_logprobs
 from server.errors import ApiError
 from server.generation.choice import GrowingChoice, Step

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from proxy_model.request import Delta
+from proxy_model.decoding.request import Delta
 from server.errors import ApiError
 from server.generation.run import Run, deltas
 from server.responses.answer import GrowingResponse

@@ -5,10 +5,10 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request
 
-from proxy_model.aliases import CANARY, Withdrawn
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
 from proxy_model.errors import BadCheckpoint, UnknownProxy
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.aliases import CANARY, Withdrawn
+from proxy_model.versions.registry import ProxyRegistry
 from server.body import read_body
 from server.dependencies import AdminKey, ServiceDep
 from server.errors import ApiError

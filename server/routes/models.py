@@ -7,10 +7,10 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
-from proxy_model.bank import ProxyRef
-from proxy_model.config import PolicyConfig
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import PolicyConfig
 from proxy_model.ranges import TARGET_RETURN
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 from server.dependencies import ApiKey, OwnerDep, ServiceDep
 from server.errors import ApiError, model_not_found
 from server.proxies.model_name import BASE, parse_model_name

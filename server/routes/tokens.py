@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.llm.tokenizer import ChatTokenizer
 from server.body import read_body
 from server.chat.tools import no_tools, shown_tool
 from server.dependencies import ApiKey, ServiceDep

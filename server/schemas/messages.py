@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from proxy_model.tokenizer import Message
+from proxy_model.llm.tokenizer import Message
 
 MAX_MESSAGES = 2048
 MAX_PARTS = 256

@@ -18,7 +18,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
 from server.backends.protocol import AnswerRecord, EngineStats
 from server.telemetry.distribution import (
     FIRST_TOKEN_SECONDS,

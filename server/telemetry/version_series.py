@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
 from server.backends.protocol import AnswerRecord, ProxyTally
 from server.telemetry.distribution import ACCEPTED_RANK, REJECTIONS_PER_POSITION, REJECTIONS_PER_REQUEST, Distribution
 

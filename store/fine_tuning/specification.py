@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, cast, get_args
 
-from proxy_model.aliases import Aliases
 from proxy_model.errors import InvalidParameter
-from proxy_model.proxy_name import is_proxy_name
+from proxy_model.versions.aliases import Aliases
+from proxy_model.versions.proxy_name import is_proxy_name
 from store.fine_tuning.gates import Gates
 from store.fine_tuning.graders import Grader, grader_to_json, parse_grader
 from store.fine_tuning.hyperparameters import (

@@ -17,7 +17,7 @@ LLM = "smollm2-135m-instruct"
 KEY = (REPOSITORY / "docker" / "secrets" / "api_keys").read_text().splitlines()[0].partition(":")[2]
 SWAP = """
 from proxy_model.paths import proxies_root
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 registry = ProxyRegistry(proxies_root())
 print(registry.publish("arrived", registry.verify(registry.resolve("harmless"))))
 """

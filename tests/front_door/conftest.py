@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy_model.frozen_llm import FrozenLLM, load_llm
+from proxy_model.llm.frozen_llm import FrozenLLM, load_llm
 from proxy_model.paths import proxies_root
 from tests.front_door.rank_proxies import RankPublisher
 from tests.front_door.server_process import ServerProcess, start_server

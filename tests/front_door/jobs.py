@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import torch
 
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 from tests.front_door.conftest import LLM
 from tests.front_door.server_process import eventually
 

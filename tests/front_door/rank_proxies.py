@@ -10,16 +10,16 @@ from pathlib import Path
 
 import torch
 
-from proxy_model.aliases import FILE as ALIASES
-from proxy_model.aliases import STABLE, Aliases
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint, write_checkpoint
-from proxy_model.config import PolicyConfig, SkamConfig
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
-from proxy_model.registry import ProxyRegistry
-from proxy_model.request import GenerationRequest, SamplingParams
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import PolicyConfig, SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.aliases import FILE as ALIASES
+from proxy_model.versions.aliases import STABLE, Aliases
+from proxy_model.versions.checkpoint import Checkpoint, write_checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from tests.bad_checkpoints import Corruption
 
 NUM_RANKS = 16

@@ -11,9 +11,9 @@ import threading
 import time
 from pathlib import Path
 
-from proxy_model import checkpoint, registry
-from proxy_model.frozen_llm import load_llm
+from proxy_model.llm.frozen_llm import load_llm
 from proxy_model.manifest import write_manifest
+from proxy_model.versions import checkpoint, registry
 from tests.front_door.rank_proxies import RankPublisher
 
 

@@ -13,9 +13,9 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
-from proxy_model.embedded_llm import DEFAULT_LLM
-from proxy_model.frozen_llm import FrozenLLM, load_llm
-from proxy_model.llm_source import resolve_llm
+from proxy_model.llm.embedded import DEFAULT_LLM
+from proxy_model.llm.frozen_llm import FrozenLLM, load_llm
+from proxy_model.llm.source import resolve_llm
 from proxy_model.paths import models_root, proxies_root
 from tests.front_door.crowd import PROMPT
 from tests.front_door.rank_proxies import RankPublisher, expected_texts

@@ -10,12 +10,12 @@ import pytest
 from rich.progress import Progress
 from torch import Tensor
 
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint
-from proxy_model.config import SkamConfig
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.paths import proxies_root
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.checkpoint import Checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from tests.front_door.conftest import LLM, StartServer
 from tests.front_door.server_process import PATIENCE_SECONDS, ServerProcess, eventually
 from tests.front_door.trainer_process import TrainerProcess, start_trainer

@@ -10,9 +10,9 @@ import httpx
 import openai
 import pytest
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.paths import rewards_root
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 from tests.front_door.conftest import LLM, StartServer
 from tests.front_door.forked_trainers import start_forked_trainer
 from tests.front_door.jobs import (

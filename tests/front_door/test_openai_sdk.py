@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from pydantic import BaseModel
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.front_door.conftest import LLM
 from tests.front_door.rank_proxies import expected_texts
 from tests.front_door.server_process import ServerProcess, eventually

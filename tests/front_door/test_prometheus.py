@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 from tests.bad_checkpoints import truncated
 from tests.front_door.conftest import LLM
 from tests.front_door.crowd import crowd

@@ -7,7 +7,7 @@ from itertools import cycle, islice
 
 import pytest
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.bad_checkpoints import CORRUPTIONS
 from tests.front_door.conftest import LLM, StartServer
 from tests.front_door.crowd import PROMPT, Heard, crowd

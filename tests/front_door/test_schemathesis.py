@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proxy_model.frozen_llm import load_llm
+from proxy_model.llm.frozen_llm import load_llm
 from tests.front_door.conftest import LLM, StartServer
 from tests.front_door.rank_proxies import RankPublisher
 from tests.front_door.server_process import ServerProcess, eventually

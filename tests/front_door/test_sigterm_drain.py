@@ -7,7 +7,7 @@ import signal
 import openai
 import pytest
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.front_door.conftest import StartServer
 from tests.front_door.crowd import PROMPT, Heard, hear, new_client
 from tests.front_door.rank_proxies import RankPublisher, expected_texts

@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from proxy_model.bank import ProxyRef
-from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
-from proxy_model.engine import Engine, EngineConfig
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import FeatureMode, PolicyConfig, SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decision.trajectory import decision_features, decisions
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
-from proxy_model.request import GenerationRequest, SamplingParams
-from proxy_model.trajectory import decision_features, decisions
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.architectures import ARCHITECTURES, random_model
 from tests.conftest import steering_policy
 from tests.tiny_tokenizer import byte_tokenizer

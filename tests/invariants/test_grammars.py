@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from proxy_model.bank import ProxyRef
-from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.grammar import ANY_JSON_OBJECT, GrammarSpec, json_schema
-from proxy_model.logit_processors import unpacked
-from proxy_model.policy import ProxyPolicy
-from proxy_model.request import Delta, Finished, GenerationRequest, SamplingParams
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import FeatureMode, PolicyConfig, SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.grammar import ANY_JSON_OBJECT, GrammarSpec, json_schema
+from proxy_model.decoding.logit_processors import unpacked
+from proxy_model.decoding.request import Delta, Finished, GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.conftest import steering_policy
 
 SKAM = SkamConfig(p_t=0.0005, top_p=0.98, max_candidates=12)
@@ -202,7 +202,7 @@ def test_a_grammar_that_becomes_too_complex_ends_its_answer_with_an_error(small_
 
 
 def test_a_form_does_not_disturb_its_recorded_trajectory(small_llm: FrozenLLM) -> None:
-    from proxy_model.trajectory import decision_features, decisions
+    from proxy_model.decision.trajectory import decision_features, decisions
 
     answers: list[Finished] = _engine(small_llm).generate(
         _request(f"{i}", prompt, ProxyRef("steering", 1), grammar=POINT) for i, prompt in enumerate(PROMPTS)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.request import Delta, GenerationRequest, SamplingParams, TokenLogprob
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import Delta, GenerationRequest, SamplingParams, TokenLogprob
+from proxy_model.llm.frozen_llm import FrozenLLM
 
 CONTEXT = 256
 PROMPTS = [

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from proxy_model.bank import ProxyRef
-from proxy_model.config import PolicyConfig, SkamConfig
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM, load_llm
-from proxy_model.policy import ProxyPolicy
-from proxy_model.replay import Text, admissible, replay
-from proxy_model.request import GenerationRequest, SamplingParams
-from proxy_model.trajectory import Trajectory, decision_features, decisions
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import PolicyConfig, SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decision.trajectory import Trajectory, decision_features, decisions
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.replay import Text, admissible, replay
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM, load_llm
 from tests.conftest import steering_policy
 
 SKAM = SkamConfig(p_t=0.0005, top_p=0.98, max_candidates=12)

@@ -12,12 +12,12 @@ from transformers import (
     TopKLogitsWarper,
 )
 
-from proxy_model.bank import ProxyRef
-from proxy_model.config import FeatureMode, PolicyConfig, SkamConfig
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
-from proxy_model.request import Finished, GenerationRequest, SamplingParams
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import FeatureMode, PolicyConfig, SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import Finished, GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.architectures import random_model
 from tests.conftest import steering_policy
 from tests.tiny_tokenizer import byte_tokenizer

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from proxy_model.bank import ProxyRef
-from proxy_model.config import SkamConfig
-from proxy_model.engine import Engine, EngineConfig
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import Delta, Finished, GenerationRequest, SamplingParams
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.request import Delta, Finished, GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.architectures import ARCHITECTURES, random_model
 from tests.conftest import steering_policy
 from tests.tiny_tokenizer import byte_tokenizer

@@ -13,8 +13,8 @@ import httpx
 import pytest
 import uvicorn
 
-from proxy_model.engine import EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.decoding.engine import EngineConfig
+from proxy_model.llm.frozen_llm import FrozenLLM
 from server.app import create_app
 from server.backends.local import LocalBackend
 from server.drain import DrainingServer

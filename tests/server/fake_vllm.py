@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from proxy_model.bank import ProxyRef
-from proxy_model.engine import EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.grammar_compiler import GrammarCompiler
-from proxy_model.llm_identity import LLMIdentity
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.engine import EngineConfig
+from proxy_model.decoding.grammar_compiler import GrammarCompiler
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.llm.identity import LLMIdentity
 from server.backends.vllm.launch import OpenedModel
 from server.backends.vllm.pulse import Beat
 from vllm_plugin.bank import READY, WorkerBank

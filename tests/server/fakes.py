@@ -9,14 +9,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint
-from proxy_model.config import PolicyConfig, SkamConfig
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
-from proxy_model.registry import ProxyRegistry
-from proxy_model.request import Delta
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import PolicyConfig, SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import Delta
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.checkpoint import Checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 
 END = "<|end|>"
 TEMPLATE = (

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from proxy_model.request import Delta, SamplingParams
+from proxy_model.decoding.request import Delta, SamplingParams
 from server.chat.tools import ToolUse
 from server.generation.order import Order, Prompt
 from server.generation.run import Run

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from proxy_model.verdicts import Verdict
+from proxy_model.versions.verdicts import Verdict
 from tests.server.conftest import RunningServer, chat_body, eventually
 from tests.server.fakes import new_checkpoint, publish
 from tests.server.test_reload import publish_broken, serves

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from proxy_model.request import Delta, TokenLogprob
+from proxy_model.decoding.request import Delta, TokenLogprob
 from server.completions.choice import GrowingCompletion
 from server.generation.order import Prompt
 from server.schemas.completion_request import CompletionRequest

@@ -8,9 +8,9 @@ import httpx
 import pytest
 import torch
 
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.request import Finished, GenerationRequest, SamplingParams
-from proxy_model.trajectory import Trajectory
+from proxy_model.decision.trajectory import Trajectory
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import Finished, GenerationRequest, SamplingParams
 from tests.conftest import steer
 from tests.server.conftest import RunningServer, chat_body, eventually
 from tests.server.fakes import CONTEXT, new_checkpoint, new_policy, publish

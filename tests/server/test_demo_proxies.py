@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from proxy_model.checkpoint import write_checkpoint
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.registry import ProxyRegistry
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.checkpoint import write_checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from server.proxies.demo import publish_demo_proxies
 from tests.server.fakes import new_checkpoint
 

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from proxy_model.emit import AcceptedPosition
-from proxy_model.request import Delta
-from proxy_model.sequence import Sequence
+from proxy_model.decoding.emit import AcceptedPosition
+from proxy_model.decoding.request import Delta
+from proxy_model.decoding.sequence import Sequence
 from tests.server.conftest import RunningServer, chat_body, eventually
 
 

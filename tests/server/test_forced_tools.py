@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from server.settings import Settings
 from tests.server.conftest import PATIENCE_SECONDS, RunningServer, _start
 from tests.server.fakes import tiny_model

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
 from server.backends.protocol import AnswerRecord, EngineStats, ProxyTally
 from server.telemetry.metrics import Metrics
 from server.telemetry.version_series import MAX_VERSIONS

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import httpx
 
-from proxy_model.checkpoint import Checkpoint
-from proxy_model.config import SkamConfig
-from proxy_model.registry import ProxyRegistry
+from proxy_model.decision.config import SkamConfig
+from proxy_model.versions.checkpoint import Checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from tests.server.conftest import RunningServer, eventually
 from tests.server.fakes import CONTEXT, new_policy, publish
 

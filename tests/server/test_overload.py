@@ -8,8 +8,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from proxy_model.errors import EngineFull
-from proxy_model.request import GenerationRequest, SamplingParams
 from server.backends.waiting_line import LineLimits, WaitingLine
 from tests.server.conftest import RunningServer, chat_body, eventually
 from tests.server.test_failing_engine import hold

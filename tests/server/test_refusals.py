@@ -3,10 +3,10 @@
 import gc
 from pathlib import Path
 
-from proxy_model.aliases import Aliases
 from proxy_model.errors import BadCheckpoint
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.registry import ProxyRegistry
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.aliases import Aliases
+from proxy_model.versions.registry import ProxyRegistry
 from server.proxies.publications import look
 from tests.server.conftest import RunningServer, eventually
 from tests.server.fakes import publish

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from proxy_model.bank import LoadedProxy, ProxyRef
+from proxy_model.decision.bank import LoadedProxy, ProxyRef
 from proxy_model.manifest import write_manifest
-from proxy_model.registry import ProxyRegistry
-from proxy_model.verdicts import Verdict
+from proxy_model.versions.registry import ProxyRegistry
+from proxy_model.versions.verdicts import Verdict
 from server.proxies.publications import look
 from tests.server.conftest import RunningServer, chat_body, eventually
 from tests.server.fakes import new_checkpoint, new_policy, picky_policy, publish

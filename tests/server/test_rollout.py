@@ -7,12 +7,12 @@ import httpx
 import pytest
 
 from cli.main import main
-from proxy_model.aliases import Aliases, Withdrawn
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.request import Delta
 from proxy_model.errors import InvalidParameter, UnknownProxy
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.registry import ProxyRegistry
-from proxy_model.request import Delta
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.aliases import Aliases, Withdrawn
+from proxy_model.versions.registry import ProxyRegistry
 from server.proxies.canary_guard import Bands, CanaryGuard
 from server.proxies.garble import count_garbled
 from server.proxies.proxy_table import ProxyTable

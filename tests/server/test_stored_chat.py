@@ -13,8 +13,8 @@ import httpx
 import openai
 import pytest
 
-from proxy_model.engine import EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.decoding.engine import EngineConfig
+from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.paths import store_file
 from server.backends.local import LocalBackend
 from server.service import Service

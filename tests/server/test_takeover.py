@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.llm.tokenizer import ChatTokenizer
 from tests.server.conftest import RunningServer, eventually
 from tests.server.fakes import publish
 from tests.server.test_reload import loaded, serves

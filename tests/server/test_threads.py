@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from proxy_model.frozen_llm import DecoderKind
+from proxy_model.llm.frozen_llm import DecoderKind
 from server.launch import default_threads
 
 

@@ -1,7 +1,7 @@
 """What is told about tokens leaves in step with the text and joins to it."""
 
-from proxy_model.detokenizer import Detokenizer
-from proxy_model.request import Delta, TokenLogprob
+from proxy_model.decoding.detokenizer import Detokenizer
+from proxy_model.decoding.request import Delta, TokenLogprob
 from server.chat.logprobs import chat_logprobs
 from server.generation.choice import GrowingChoice
 from server.generation.token_text import TokenTexts

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.llm.tokenizer import ChatTokenizer
 from server.routes.tokens import token_ids
 from server.schemas.tokens import TokenizeRequest
 from tests.server.conftest import RunningServer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.llm.tokenizer import ChatTokenizer
 from server.chat.answer import whole_answer
 from server.chat.order import check_chat, prompt_of
 from server.chat.stream import stream_answer
@@ -15,7 +15,7 @@ from server.errors import ApiError
 from server.routes.tokens import token_ids
 from server.schemas.chat_request import ChatRequest
 from server.schemas.tokens import TokenizeRequest
-from tests.proxy_model.test_tool_format import tokenizer_with
+from tests.proxy_model.llm.test_tool_format import tokenizer_with
 from tests.server.conftest import RunningServer
 from tests.server.scripted_run import ScriptedAnswer, scripted_run
 from tests.tool_templates import CHATML, HERMES, MISTRAL

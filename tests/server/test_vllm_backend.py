@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint, write_checkpoint
-from proxy_model.config import SkamConfig
-from proxy_model.engine import BROKEN, Engine, EngineConfig
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decoding.engine import BROKEN, Engine, EngineConfig
+from proxy_model.decoding.grammar import json_schema
+from proxy_model.decoding.request import Delta, GenerationRequest, SamplingParams
 from proxy_model.errors import EngineDead, EngineFull, InvalidParameter, PromptTooLong, UnknownProxy
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.grammar import json_schema
-from proxy_model.request import Delta, GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.checkpoint import Checkpoint, write_checkpoint
 from server.backends.protocol import OVERDUE, Answer
 from server.backends.vllm import backend as module
 from server.backends.vllm.backend import VllmBackend

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from proxy_model.checkpoint import Checkpoint, write_checkpoint
-from proxy_model.config import PolicyConfig, SkamConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.config import PolicyConfig, SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.checkpoint import Checkpoint, write_checkpoint
 from tests.trainer.preference_data import write_pairs
 from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.evaluate import evaluate

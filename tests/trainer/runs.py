@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from proxy_model.config import FeatureMode, SkamConfig
+from proxy_model.decision.config import FeatureMode, SkamConfig
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.algorithm_config import PpoConfig
 from trainer.config import ProxyShape, RewardConfig, RolloutConfig, TrainConfig

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.policy import ProxyPolicy
 from tests.trainer.test_ppo import new_policy, random_batch
 from trainer.advantages import RunningMoments, whiten
 from trainer.algorithm_config import AlgorithmName, LikelihoodConfig, RlooConfig

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from proxy_model.config import PolicyConfig
+from proxy_model.decision.config import PolicyConfig
+from proxy_model.decision.features import DecisionFeatures
+from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.errors import InvalidParameter
-from proxy_model.features import DecisionFeatures
-from proxy_model.policy import ProxyPolicy
 from tests.trainer.test_algorithms import answer_logprobs, targets_for
 from tests.trainer.test_ppo import new_policy, random_batch
 from tests.trainer.trajectories import trajectory_by_hand

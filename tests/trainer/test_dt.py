@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxy_model.features import target_scalars
-from proxy_model.policy import ProxyPolicy
-from proxy_model.registry import ProxyRegistry
+from proxy_model.decision.features import target_scalars
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.versions.registry import ProxyRegistry
 from tests.trainer.runs import LengthReward, parts_in_miniature, small_config
 from tests.trainer.test_ppo import new_policy, random_batch
 from trainer.advantages import RunningMoments

@@ -7,11 +7,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from proxy_model.checkpoint import Checkpoint, write_checkpoint
+from proxy_model.decision.features import DecisionFeatures
 from proxy_model.errors import DataError, FingerprintMismatch, InvalidParameter, UnknownProxy
-from proxy_model.features import DecisionFeatures
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.registry import ProxyRegistry
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.checkpoint import Checkpoint, write_checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from tests.conftest import dial_policy, steering_policy
 from tests.trainer import evaluations
 from tests.trainer.evaluations import QUIET, SKAM, checkpoint, fit_reward, write, write_prompts

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.trainer.evaluations import fit_reward, run, write, write_prompts
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.evaluation.answer import Answer, Answers, SystemFacts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
 from tests.small_disk import fill, make_room, small_disk
 from tests.trainer.test_state import SETTINGS, new_policy
 from trainer.held_out.examiner import GATES_FILE, Examination, note_examination

@@ -11,10 +11,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from proxy_model.config import FeatureMode, PolicyConfig
+from proxy_model.decision.config import FeatureMode, PolicyConfig
+from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.errors import DataError, InvalidParameter
-from proxy_model.policy import ProxyPolicy
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 from tests.trainer.runs import run, small_config
 from tests.trainer.trajectories import trajectory_by_hand
 from trainer.__main__ import main

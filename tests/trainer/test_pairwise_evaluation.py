@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proxy_model.errors import CostCeilingReached, GraderFailed, InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.trainer import evaluations
 from tests.trainer.evaluations import write
 from tests.trainer.scripted_endpoint import Reply, Scripted

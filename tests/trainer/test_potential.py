@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.trajectory import Trajectory
+from proxy_model.decision.trajectory import Trajectory
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.potential import judging_heads, prefix_potentials, shaping_rewards
 from trainer.rewards.bradley_terry import Standardisation

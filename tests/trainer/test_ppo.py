@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from proxy_model.config import PolicyConfig
-from proxy_model.features import DecisionFeatures, slate_scalars
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.config import PolicyConfig
+from proxy_model.decision.features import DecisionFeatures, slate_scalars
+from proxy_model.decision.policy import ProxyPolicy
 from tests.trainer.trajectories import decide_by_policy, trajectory_by_hand
 from trainer.advantages import RunningMoments, normalise
 from trainer.algorithm_config import PpoConfig

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint
+from proxy_model.decision.bank import ProxyRef
 from proxy_model.errors import OutputTaken, StoreUnavailable
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.checkpoint import Checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from tests.bad_checkpoints import SMALL_FINGERPRINT, SMALL_SKAM, small_policy
 from tests.trainer.runs import parts_in_miniature, run, small_config
 from trainer.algorithm_config import PpoConfig

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxy_model.checkpoint import Checkpoint, write_checkpoint
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.checkpoint import Checkpoint, write_checkpoint
 from tests.trainer.evaluations import checkpoint, fit_reward, run, write, write_prompts
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.evaluation.evaluation import Evaluation

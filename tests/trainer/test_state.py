@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxy_model.config import PolicyConfig
+from proxy_model.decision.config import PolicyConfig
+from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.errors import BadCheckpoint, InvalidParameter
-from proxy_model.policy import ProxyPolicy
 from tests.trainer.runs import small_config
 from trainer.advantages import RunningMoments
 from trainer.algorithms.optimisation import make_optimizer

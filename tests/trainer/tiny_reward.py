@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.preferences import PreferencePair
 from trainer.rewards.fit_frozen_head import fit_frozen_head
 from trainer.rewards.folder import write_reward

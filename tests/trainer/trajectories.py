@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from proxy_model.features import DecisionFeatures, slate_scalars
-from proxy_model.policy import ProxyPolicy
-from proxy_model.trajectory import Trajectory
+from proxy_model.decision.features import DecisionFeatures, slate_scalars
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decision.trajectory import Trajectory
 
 
 def trajectory_by_hand() -> Trajectory:

@@ -9,10 +9,10 @@ from random import Random
 
 import torch
 
-from proxy_model.bank import ProxyBank
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.grammar_compiler import GrammarCompiler
-from proxy_model.request import GenerationRequest
+from proxy_model.decision.bank import ProxyBank
+from proxy_model.decoding.grammar_compiler import GrammarCompiler
+from proxy_model.decoding.request import GenerationRequest
+from proxy_model.llm.frozen_llm import FrozenLLM
 from vllm_plugin.arguments import to_arguments
 from vllm_plugin.batch import BatchDecider, Row
 from vllm_plugin.report import ReportedPosition, num_pairs, read_position

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from proxy_model.bank import LoadedProxy, ProxyBank, ProxyRef
-from proxy_model.config import SkamConfig
-from proxy_model.engine import Engine, EngineConfig
+from proxy_model.decision.bank import LoadedProxy, ProxyBank, ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.grammar import json_schema
+from proxy_model.decoding.request import Finished, GenerationRequest, SamplingParams
 from proxy_model.errors import UnknownProxy
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.grammar import json_schema
-from proxy_model.request import Finished, GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.conftest import steering_policy
 from tests.vllm_plugin.step_loop import Running, StepLoop
 

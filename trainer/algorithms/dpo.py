@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.policy import ProxyPolicy
 from trainer.algorithm_config import DpoConfig
 from trainer.algorithms.optimisation import descend, minibatches
 from trainer.algorithms.ppo import bernoulli_entropy

@@ -17,8 +17,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from proxy_model.features import target_scalars
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.features import target_scalars
+from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.ranges import TARGET_RETURN
 from trainer.algorithm_config import DtConfig
 from trainer.algorithms.optimisation import descend, minibatches

@@ -14,7 +14,7 @@ answered, so answers of any earlier policy would do.
 import torch
 from torch import Tensor
 
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.policy import ProxyPolicy
 from trainer.algorithm_config import LikelihoodConfig
 from trainer.algorithms.optimisation import descend, minibatches
 from trainer.algorithms.ppo import bernoulli_entropy, clipped_value_loss

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.policy import ProxyPolicy
 
 
 def make_optimizer(policy: ProxyPolicy, learning_rate: float) -> torch.optim.Adam:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.policy import ProxyPolicy
 from trainer.advantages import whiten
 from trainer.algorithm_config import PpoConfig
 from trainer.algorithms.optimisation import descend, minibatches

@@ -6,7 +6,7 @@ Deviation: a batch is used for more than one step, since its features are cached
 
 import torch
 
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.policy import ProxyPolicy
 from trainer.advantages import whiten
 from trainer.algorithm_config import RlooConfig
 from trainer.algorithms.optimisation import descend, minibatches

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from proxy_model.features import DecisionFeatures
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.features import DecisionFeatures
+from proxy_model.decision.policy import ProxyPolicy
 from trainer.algorithm_config import RatioLevel
 from trainer.batch import PpoBatch, action_logprobs
 

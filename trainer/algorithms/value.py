@@ -13,8 +13,8 @@ other proxy, greedy decisions are the rule. What is left out: after a rejection 
 import torch
 from torch import Tensor
 
-from proxy_model.features import DecisionFeatures
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.features import DecisionFeatures
+from proxy_model.decision.policy import ProxyPolicy
 from trainer.algorithm_config import ValueConfig
 from trainer.algorithms.optimisation import descend, minibatches
 from trainer.algorithms.ppo import clipped_value_loss

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from proxy_model.request import Finished, PositionDecisions
+from proxy_model.decoding.request import Finished, PositionDecisions
 from trainer.evaluation.origin import Origin
 from trainer.evaluation.system_name import Kind
 from trainer.evaluation.systems import System

@@ -7,11 +7,11 @@ from functools import partial
 
 from rich.progress import Progress
 
-from proxy_model.bank import ProxyRef
-from proxy_model.config import SkamConfig
-from proxy_model.engine import EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.request import GenerationRequest, SamplingParams
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decoding.engine import EngineConfig
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.evaluation.answer import Answer, Answers, SystemFacts
 from trainer.evaluation.answer_store import AnswerStore
 from trainer.evaluation.best_of import best_of

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM, load_llm
+from proxy_model.llm.frozen_llm import FrozenLLM, load_llm
 from proxy_model.paths import proxies_root
 from trainer.evaluation.answer_store import AnswerStore
 from trainer.evaluation.answering import Answering

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from proxy_model.checkpoint import Checkpoint, read_checkpoint
-from proxy_model.config import PolicyConfig, SkamConfig
+from proxy_model.decision.config import PolicyConfig, SkamConfig
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.registry import ProxyRegistry
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.checkpoint import Checkpoint, read_checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from trainer.evaluation.origin import origin_of
 from trainer.evaluation.system_name import ALLOWED, RowName, SystemName, parse_row
 from trainer.evaluation.systems import BASE, RERANK_WEIGHT, Row, System, constant_policy

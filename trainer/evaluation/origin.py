@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from proxy_model.checkpoint import Checkpoint
+from proxy_model.versions.checkpoint import Checkpoint
 from trainer.run_log import METRICS_FILE, read_rows
 
 _SECONDS = ("speed/rollout_seconds", "speed/score_seconds", "speed/update_seconds")

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from proxy_model.attention import Chunk, PackedStep
+from proxy_model.decision.skam import top_tokens
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.kv_cache import KVCache
-from proxy_model.skam import top_tokens
+from proxy_model.llm.attention import Chunk, PackedStep
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.llm.kv_cache import KVCache
 from trainer.evaluation.answer import Answer
 from trainer.potential import judging_heads
 from trainer.rewards.model import RewardModel

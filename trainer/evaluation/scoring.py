@@ -9,7 +9,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.manifest import MANIFEST
 from trainer.evaluation.answer import Answers
 from trainer.evaluation.answer_store import AnswerStore

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from proxy_model.config import PolicyConfig, SkamConfig
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.config import PolicyConfig, SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
 from trainer.evaluation.origin import Origin
 from trainer.evaluation.system_name import Decision, Kind
 

@@ -4,8 +4,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from proxy_model.engine import Engine
-from proxy_model.request import Delta, GenerationRequest, PositionDecisions
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.request import Delta, GenerationRequest, PositionDecisions
 from trainer.evaluation.answer import Answer
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.preferences import PreferencePair
 from trainer.rewards import bradley_terry
 from trainer.rewards.fit_frozen_head import fit_frozen_head

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from proxy_model import disk
 from proxy_model.errors import BadCheckpoint, UnknownProxy
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 from trainer.rounds import last_round, mark_done
 
 ROUND_FILE = "round.json"

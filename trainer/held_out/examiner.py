@@ -10,15 +10,15 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from proxy_model.bank import ProxyRef
-from proxy_model.config import SkamConfig
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.engine import Engine, EngineConfig
 from proxy_model.disk import replace_file
-from proxy_model.engine import Engine, EngineConfig
 from proxy_model.errors import BadCheckpoint, DataError, UnknownProxy
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
-from proxy_model.registry import ProxyRegistry
-from proxy_model.verdicts import Verdict
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.registry import ProxyRegistry
+from proxy_model.versions.verdicts import Verdict
 from trainer.batch import flatten, penalties
 from trainer.config import RolloutConfig
 from trainer.evaluation.answer import Answers

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.json_lines import Messages, parse_messages, parse_text, read_json_lines, require_keys, require_rows
 from trainer.offline.replayed import ReplayConfig, Watcher, fitting_group, unwatched, write_replay
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from proxy_model.bank import ProxyRef
-from proxy_model.config import SkamConfig
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
-from proxy_model.request import GenerationRequest, SamplingParams
-from proxy_model.trajectory import Trajectory, decision_features, decisions
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decision.trajectory import Trajectory, decision_features, decisions
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM
 
 _NUM_ANSWERS = 512
 """Recorded answers that are looked at, evenly spread over all."""

@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from proxy_model.engine import Engine
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decision.trajectory import Trajectory
+from proxy_model.decoding.engine import Engine
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.policy import ProxyPolicy
-from proxy_model.trajectory import Trajectory
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.config import TrainConfig
 from trainer.config_file import config_to_mapping
 from trainer.lock import sole_trainer

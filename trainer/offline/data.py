@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from proxy_model.decision.trajectory import Trajectory
+from proxy_model.decoding.replay import admissible
 from proxy_model.errors import DataError, InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.replay import admissible
-from proxy_model.trajectory import Trajectory
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.config import TrainConfig
 from trainer.kinds import KindMoments
 from trainer.offline.folder import ScoredAnswers, learnable_groups, read_data

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from proxy_model import disk
-from proxy_model.checkpoint import Fingerprint, compare_fingerprints
-from proxy_model.config import FeatureMode, SkamConfig
-from proxy_model.config_json import config_from_json
+from proxy_model.decision.config import FeatureMode, SkamConfig
+from proxy_model.decision.config_json import config_from_json
+from proxy_model.decision.trajectory import Trajectory
 from proxy_model.errors import BadCheckpoint, InvalidParameter
 from proxy_model.manifest import MANIFEST, VerifiedFolder, parse_object, write_manifest
-from proxy_model.trajectory import Trajectory
+from proxy_model.versions.checkpoint import Fingerprint, compare_fingerprints
 from trainer.offline.shard import Shard, parse, serialise
 
 DATA, SUMMARY = "data.json", "summary.json"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.offline.replayed import Group, ReplayConfig, Watcher, fitting_group, unwatched, write_replay
 from trainer.preferences import PreferencePair
 

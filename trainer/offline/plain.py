@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import torch
 
-from proxy_model.config import SkamConfig
-from proxy_model.engine import Engine
-from proxy_model.replay import Text, replay
-from proxy_model.request import GenerationRequest, SamplingParams
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.replay import Text, replay
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed
 
 

@@ -8,10 +8,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from proxy_model.decision.features import DecisionFeatures
+from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.disk import replace_file
 from proxy_model.errors import BadCheckpoint
-from proxy_model.features import DecisionFeatures
-from proxy_model.policy import ProxyPolicy
 from trainer.batch import PpoBatch
 
 REFERENCE_FILE = "reference.safetensors"

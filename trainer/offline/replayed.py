@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from proxy_model.config import SkamConfig
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decoding.replay import Text, replay
 from proxy_model.errors import DataError
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.replay import Text, replay
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.algorithm_config import require
 from trainer.json_lines import Messages
 from trainer.lock import sole_trainer

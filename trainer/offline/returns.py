@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from proxy_model.policy import ProxyPolicy
+from proxy_model.decision.policy import ProxyPolicy
 from trainer.baselines import against_baseline
 from trainer.batch import flatten, penalties
 from trainer.config import TrainConfig

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from proxy_model.decision.trajectory import Trajectory, decisions
 from proxy_model.errors import BadCheckpoint
-from proxy_model.trajectory import Trajectory, decisions
 
 _DTYPES: Mapping[str, torch.dtype] = {
     "candidates": torch.int32,

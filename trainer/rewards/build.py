@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.paths import home_folder
 from store.fine_tuning.graders import (
     MultiGrader,

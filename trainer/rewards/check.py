@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from proxy_model.embedded_llm import DEFAULT_LLM
-from proxy_model.frozen_llm import load_llm
+from proxy_model.llm.embedded import DEFAULT_LLM
+from proxy_model.llm.frozen_llm import load_llm
 from trainer.preferences import PreferencePair, load_preferences
 from trainer.rewards.load import load_reward
 from trainer.rewards.model import RewardModel

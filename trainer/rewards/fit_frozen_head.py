@@ -6,7 +6,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.preferences import PreferencePair
 from trainer.rewards.folder import read_reward
 from trainer.rewards.frozen_features import FrozenFeatures

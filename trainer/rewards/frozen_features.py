@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.rewards.model import Conversation
 
 _TEXTS_PER_PASS = 16

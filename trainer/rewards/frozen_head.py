@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from proxy_model.errors import BadCheckpoint, FingerprintMismatch, InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.rewards.folder import StoredReward
 from trainer.rewards.frozen_features import FrozenFeatures
 from trainer.rewards.linear_head import LinearHead

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from proxy_model.errors import BadCheckpoint
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.rewards import frozen_head, lora, sentence_judge
 from trainer.rewards.folder import read_reward
 from trainer.rewards.model import RewardModel

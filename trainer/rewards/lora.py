@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from proxy_model.errors import BadCheckpoint, InvalidParameter, ModelUnavailable
-from proxy_model.llm_identity import fingerprint_of
-from proxy_model.llm_source import resolve_llm
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.llm.identity import fingerprint_of
+from proxy_model.llm.source import resolve_llm
+from proxy_model.llm.tokenizer import ChatTokenizer
 from trainer.rewards.folder import StoredReward
 from trainer.rewards.frozen_head import require_same_llm
 from trainer.rewards.linear_head import LinearHead

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from proxy_model.errors import GraderFailed, InvalidParameter
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.llm.tokenizer import ChatTokenizer
 from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
 from trainer.rewards.model import Conversation
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from proxy_model import disk
 from proxy_model.errors import ModelUnavailable
-from proxy_model.gguf_cache import announced
+from proxy_model.llm.gguf_cache import announced
 from proxy_model.manifest import describe
 from proxy_model.paths import models_root
 

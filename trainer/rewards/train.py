@@ -12,7 +12,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.preferences import PreferencePair, deal, load_preferences
 from trainer.rewards import bradley_terry
 from trainer.rewards.fit_frozen_head import fit_frozen_head
@@ -81,7 +81,7 @@ def _fit(
     if config.kind == "lora":
         return Trained(*fit_lora(config, train, progress))
     if llm is None:
-        from proxy_model.frozen_llm import load_llm
+        from proxy_model.llm.frozen_llm import load_llm
 
         llm = load_llm(config.model)
     return Trained(*fit_frozen_head(config, train, llm, progress))

@@ -27,7 +27,7 @@ from typing import Any
 from proxy_model import disk
 from proxy_model.errors import InvalidParameter
 from proxy_model.paths import proxies_root, training_root
-from proxy_model.proxy_name import is_proxy_name
+from proxy_model.versions.proxy_name import is_proxy_name
 from trainer.config import TrainConfig
 from trainer.config_file import config_from_mapping
 from trainer.lock import sole_trainer

@@ -28,10 +28,10 @@ from typing import Any
 
 from proxy_model import disk
 from proxy_model.errors import InvalidParameter, UnknownProxy
-from proxy_model.frozen_llm import FrozenLLM, load_llm
+from proxy_model.llm.frozen_llm import FrozenLLM, load_llm
 from proxy_model.paths import feedback_root, proxies_root
-from proxy_model.proxy_name import is_proxy_name
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.proxy_name import is_proxy_name
+from proxy_model.versions.registry import ProxyRegistry
 from store.completions import Completions
 from store.database import Database
 from store.training import preferred_answers, rated_answers, usable_feedback

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy_model.paths import jobs_root, proxies_root
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 from store.fine_tuning.gates import Gates
 from store.fine_tuning.graders import grader_to_json
 from store.fine_tuning.hyperparameters import (

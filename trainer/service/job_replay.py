@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy_model.frozen_llm import load_llm
+from proxy_model.llm.frozen_llm import load_llm
 from trainer.config import TrainConfig
 from trainer.offline.answers import load_answers, replay_answers
 from trainer.offline.folder import MAX_SHARDS

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
 from proxy_model.errors import (
     BadCheckpoint,
     DataError,
@@ -17,7 +17,7 @@ from proxy_model.errors import (
     StoreUnavailable,
     UnknownProxy,
 )
-from proxy_model.verdicts import Verdict
+from proxy_model.versions.verdicts import Verdict
 from store.completions import now
 from store.fine_tuning.jobs import JobError, NoSuchFile
 from store.fine_tuning.journal import Level

@@ -18,7 +18,7 @@ from pathlib import Path
 from proxy_model import disk
 from proxy_model.errors import DataError, OutputTaken
 from proxy_model.paths import jobs_root
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 from store.database import Database
 from store.files import Files
 from store.fine_tuning.jobs import FileParam, Job, JobError

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from proxy_model.bank import ProxyRef
-from proxy_model.verdicts import Verdict
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.versions.verdicts import Verdict
 from trainer.config import TrainConfig
 
 

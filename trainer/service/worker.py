@@ -8,9 +8,9 @@ from typing import Literal, Protocol
 
 import torch
 
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
 from proxy_model.errors import OutputTaken
-from proxy_model.verdicts import Verdict
+from proxy_model.versions.verdicts import Verdict
 from trainer.config import TrainConfig
 from trainer.loop import Supervision, TrainResult, Watcher, train
 from trainer.pruning import Spared, no_versions

@@ -8,17 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from proxy_model.admission import check_fits, check_proxy, check_target
-from proxy_model.bank import ProxyRef
-from proxy_model.config import SkamConfig
-from proxy_model.emit import Emitter
-from proxy_model.engine import BROKEN
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.admission import check_fits, check_proxy, check_target
+from proxy_model.decoding.emit import Emitter
+from proxy_model.decoding.engine import BROKEN
+from proxy_model.decoding.grammar import GrammarSpec
+from proxy_model.decoding.grammar_compiler import CompiledGrammar, GrammarCompiler
+from proxy_model.decoding.request import Delta, GenerationRequest
 from proxy_model.errors import EngineDead, EngineFull, InvalidParameter, ProxyRlhfError
-from proxy_model.grammar import GrammarSpec
-from proxy_model.grammar_compiler import CompiledGrammar, GrammarCompiler
-from proxy_model.policy import ProxyPolicy
-from proxy_model.request import Delta, GenerationRequest
-from proxy_model.tokenizer import ChatTokenizer
+from proxy_model.llm.tokenizer import ChatTokenizer
 from server.backends.answer import QueuedAnswer
 from server.backends.protocol import OVERDUE, Capability, EngineStats, Health, LLMCard
 from server.backends.vllm.launch import (

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from proxy_model.engine import EngineConfig
+from proxy_model.decoding.engine import EngineConfig
 from proxy_model.errors import InvalidParameter, ModelUnavailable
-from proxy_model.frozen_llm import resolve_dtype
-from proxy_model.llm_identity import LLMIdentity, identity_of, open_llm
+from proxy_model.llm.frozen_llm import resolve_dtype
+from proxy_model.llm.identity import LLMIdentity, identity_of, open_llm
 from proxy_model.ranges import TOP_LOGPROBS
 from vllm_plugin.lifeline import leave_name
 from vllm_plugin.report import MAX_VOCABULARY, max_pairs

@@ -2,7 +2,7 @@
 
 import time
 
-from proxy_model.request import Delta, GenerationRequest
+from proxy_model.decoding.request import Delta, GenerationRequest
 from server.backends.protocol import EngineStats
 from server.backends.recorder import StatsRecorder
 from server.backends.vllm.pulse import Beat

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from proxy_model.emit import Emitter, Scored
-from proxy_model.engine import TOO_COMPLEX
-from proxy_model.request import Delta, GenerationRequest
-from proxy_model.sequence import Sequence
+from proxy_model.decoding.emit import Emitter, Scored
+from proxy_model.decoding.engine import TOO_COMPLEX
+from proxy_model.decoding.request import Delta, GenerationRequest
+from proxy_model.decoding.sequence import Sequence
 from vllm_plugin.arguments import to_arguments
 from vllm_plugin.report import num_pairs, read_position
 

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.errors import InvalidParameter, UnknownProxy
-from proxy_model.policy import ProxyPolicy
 from vllm_plugin.bank import PREPARING, READY
 
 _POLL_SECONDS = 0.02

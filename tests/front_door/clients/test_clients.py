@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.front_door.clients.installed import SCRIPTS, node_modules, programs_of, run, told
 from tests.front_door.conftest import LLM
 from tests.front_door.rank_proxies import expected_texts

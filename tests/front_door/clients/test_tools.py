@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy_model.frozen_llm import load_llm
+from proxy_model.llm.frozen_llm import load_llm
 from proxy_model.paths import proxies_root
 from tests.front_door.clients.installed import SCRIPTS, node_modules, programs_of, run, told
 from tests.front_door.conftest import LLM

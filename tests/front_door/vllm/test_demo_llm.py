@@ -7,13 +7,13 @@ from typing import Any
 import openai
 import pytest
 
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import read_checkpoint
-from proxy_model.embedded_llm import DEFAULT_LLM
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM, load_llm
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import Finished, GenerationRequest, SamplingParams
+from proxy_model.llm.embedded import DEFAULT_LLM
+from proxy_model.llm.frozen_llm import FrozenLLM, load_llm
 from proxy_model.paths import models_root
-from proxy_model.request import Finished, GenerationRequest, SamplingParams
+from proxy_model.versions.checkpoint import read_checkpoint
 from server.proxies.demo import SHIPPED
 from tests.front_door.crowd import new_client
 from tests.front_door.server_process import ServerProcess, start_server

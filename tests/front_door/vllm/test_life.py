@@ -12,11 +12,11 @@ import openai
 import psutil
 import pytest
 
-from proxy_model.checkpoint import Checkpoint
-from proxy_model.config import SkamConfig
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.decision.config import SkamConfig
+from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.paths import proxies_root
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.checkpoint import Checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from tests.conftest import steering_policy
 from tests.front_door.conftest import LLM
 from tests.front_door.rank_proxies import RankPublisher, expected_texts

@@ -9,15 +9,15 @@ from typing import Any
 import httpx
 import pytest
 
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import Checkpoint
-from proxy_model.config import SkamConfig
-from proxy_model.engine import Engine, EngineConfig
-from proxy_model.frozen_llm import FrozenLLM
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import Finished, GenerationRequest, SamplingParams
+from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.paths import proxies_root
-from proxy_model.policy import ProxyPolicy
-from proxy_model.registry import ProxyRegistry
-from proxy_model.request import Finished, GenerationRequest, SamplingParams
+from proxy_model.versions.checkpoint import Checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from tests.conftest import steering_policy
 from tests.front_door.conftest import LLM
 from tests.front_door.server_process import ServerProcess

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxy_model.bank import ProxyRef
-from proxy_model.registry import ProxyRegistry
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.versions.registry import ProxyRegistry
 from tests.trainer.held_out.runs import ShortnessReward, held_out_config, parts_with_judge
 from tests.trainer.runs import run, small_config
 from trainer.config import TrainConfig

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy_model.bank import ProxyRef
+from proxy_model.decision.bank import ProxyRef
 from proxy_model.errors import GatesNotPassed, InvalidParameter
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 from tests.trainer.held_out.runs import ShortnessReward, held_out_config, parts_with_judge
 from tests.trainer.runs import small_config
 from trainer.config_file import config_from_mapping, config_to_mapping

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxy_model.checkpoint import read_checkpoint
-from proxy_model.policy import ProxyPolicy
-from proxy_model.registry import ProxyRegistry
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.versions.checkpoint import read_checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from tests.trainer.offline.answers import make_answers
 from tests.trainer.offline.test_offline_run import offline_config
 from tests.trainer.runs import LengthReward

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxy_model.config import SkamConfig
+from proxy_model.decision.config import SkamConfig
 from proxy_model.errors import BadCheckpoint, FingerprintMismatch, InvalidParameter, OutputTaken
 from tests.trainer.offline.answers import SHARDS, answers_config, make_answers
 from tests.trainer.runs import parts_in_miniature, two_sided_parts

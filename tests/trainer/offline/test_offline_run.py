@@ -15,15 +15,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from proxy_model.bank import ProxyRef
-from proxy_model.checkpoint import read_checkpoint
-from proxy_model.config import SkamConfig
-from proxy_model.engine import Engine, EngineConfig
+from proxy_model.decision.bank import ProxyRef
+from proxy_model.decision.config import SkamConfig
+from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.decision.trajectory import Trajectory
+from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from proxy_model.errors import BadCheckpoint, DataError, FingerprintMismatch, InvalidParameter
-from proxy_model.policy import ProxyPolicy
-from proxy_model.registry import ProxyRegistry
-from proxy_model.request import GenerationRequest, SamplingParams
-from proxy_model.trajectory import Trajectory
+from proxy_model.versions.checkpoint import read_checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from tests.trainer.offline.answers import make_answers
 from tests.trainer.runs import small_config
 from tests.trainer.tiny_llm import tiny_llm

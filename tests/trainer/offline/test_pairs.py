@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxy_model.config import SkamConfig
+from proxy_model.decision.config import SkamConfig
 from proxy_model.errors import DataError, InvalidParameter
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.offline.folder import ScoredAnswers, read_data

@@ -8,8 +8,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from proxy_model.decision.trajectory import Trajectory
 from proxy_model.errors import BadCheckpoint
-from proxy_model.trajectory import Trajectory
 from tests.trainer.trajectories import trajectory_by_hand
 from trainer.offline.shard import parse, serialise
 

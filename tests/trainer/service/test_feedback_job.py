@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from proxy_model.errors import InvalidParameter
-from proxy_model.frozen_llm import FrozenLLM
-from proxy_model.registry import ProxyRegistry
+from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.registry import ProxyRegistry
 from store.completions import Completions, now
 from store.database import Database
 from store.feedback import FeedbackBook, Opinion, Target

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from proxy_model.frozen_llm import load_llm
+from proxy_model.llm.frozen_llm import load_llm
 from proxy_model.paths import proxies_root, rewards_root
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 from store.fine_tuning.gates import Gates
 from store.fine_tuning.journal import Journal
 from store.fine_tuning.specification import Specification

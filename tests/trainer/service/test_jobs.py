@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from proxy_model import disk
-from proxy_model.engine import Engine
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.replay import replay
 from proxy_model.errors import DataError, GraderFailed, OutputTaken
 from proxy_model.paths import jobs_root, proxies_root
-from proxy_model.registry import ProxyRegistry
-from proxy_model.replay import replay
+from proxy_model.versions.registry import ProxyRegistry
 from store.fine_tuning.journal import Journal
 from store.fine_tuning.queue import MAX_FAILURES
 from store.page import Page

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from proxy_model.paths import proxies_root, store_file
-from proxy_model.registry import ProxyRegistry
+from proxy_model.versions.registry import ProxyRegistry
 from tests.endpoint import Answer, Asked
 from tests.store.ended_job import add_ended_job
 from tests.trainer.service.process import TrainerProcess, eventually, start_trainer, write_job

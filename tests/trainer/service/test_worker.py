@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxy_model.config import PolicyConfig
+from proxy_model.decision.config import PolicyConfig
+from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.errors import OutputTaken
-from proxy_model.policy import ProxyPolicy
 from tests.trainer.runs import small_config
 from tests.trainer.service.process import eventually
 from trainer.config import TrainConfig

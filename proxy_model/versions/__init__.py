@@ -1,0 +1,1 @@
+"""Versions of proxies on disk: published, verified, aliased, held. Server and trainer meet in this folder."""
