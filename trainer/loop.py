@@ -15,6 +15,7 @@ from proxy_model.llm.frozen_llm import FrozenLLM, load_llm
 from proxy_model.versions.verdicts import Verdict
 from trainer.config import TrainConfig
 from trainer.held_out.examiner import Examiner
+from trainer.interruption import Interrupted, Interruption
 from trainer.lock import sole_trainer
 from trainer.monitor import warnings
 from trainer.offline.data import OfflineData
@@ -26,7 +27,7 @@ from trainer.rewards.endpoint import ChatEndpoint
 from trainer.rewards.load import load_reward
 from trainer.rewards.verdicts import Verdicts
 from trainer.rewards.weighted import WeightedReward
-from trainer.run import Interrupted, Run
+from trainer.run import Run
 from trainer.run_log import RunLog
 from trainer.state import STATE_FILE
 
@@ -104,8 +105,7 @@ def train(
             config,
             loaded,
             is_resumed=is_resumed,
-            must_abort=supervision.must_abort,
-            rest=supervision.rest,
+            interruption=Interruption(must_abort=supervision.must_abort, rest=supervision.rest),
             spared=supervision.spared,
         )
         with RunLog(config.output, num_done=run.progress.iteration, tensorboard=config.tensorboard) as log:
@@ -127,10 +127,10 @@ def _iterate(run: Run, log: RunLog, on_iteration: Watcher | None, supervision: S
     log.write(row)
     offered = log.rows[run.offered_iteration - 1]
     if run.publish_if_due(offered):
-        ref = run.published[-1]
+        ref, verdicts = run.publisher.published[-1], run.publisher.verdicts
         supervision.on_publish(ref, offered)
-        if ref in run.verdicts:
-            supervision.on_verdict(ref, run.verdicts[ref])
+        if ref in verdicts:
+            supervision.on_verdict(ref, verdicts[ref])
     run.save_if_due()
     if on_iteration is not None:
         on_iteration(row, warnings(log.rows))
@@ -141,8 +141,8 @@ def _result(run: Run, log: RunLog, *, is_done: bool) -> TrainResult:
         is_done=is_done,
         iterations=run.progress.iteration,
         prompts_seen=run.progress.prompts_seen,
-        published=tuple(run.published),
-        verdicts=dict(run.verdicts),
+        published=tuple(run.publisher.published),
+        verdicts=dict(run.publisher.verdicts),
         policy=run.policy,
         metrics=log.rows[-1] if log.rows else {},
         warnings=tuple(warnings(log.rows)),

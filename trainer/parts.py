@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 
 from proxy_model.decision.policy import ProxyPolicy
-from proxy_model.decoding.engine import EngineConfig
+from proxy_model.decoding.engine import Engine, EngineConfig
 from proxy_model.errors import BadCheckpoint, DataError
 from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.versions.checkpoint import read_checkpoint
+from trainer.answerer import Answerer, OwnEngine
 from trainer.config import TrainConfig
 from trainer.held_out.examiner import Examiner
+from trainer.interruption import Interruption
 from trainer.kinds import with_kinds
 from trainer.offline.data import OfflineData
 from trainer.prompts import Prompt
@@ -63,6 +65,13 @@ def new_policy(config: TrainConfig, llm: FrozenLLM) -> ProxyPolicy:
     if config.start is not None:
         _start_from(config.start, policy, llm)
     return policy.to(llm.device)
+
+
+def answerer_of(
+    config: TrainConfig, llm: FrozenLLM, prompts: Sequence[EncodedPrompt], interruption: Interruption
+) -> Answerer:
+    """Who answers `prompts` in a run of these settings."""
+    return OwnEngine(Engine(llm, engine_config(config, prompts)), config, interruption)
 
 
 def engine_config(config: TrainConfig, prompts: Sequence[EncodedPrompt]) -> EngineConfig:

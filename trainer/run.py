@@ -2,52 +2,46 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from proxy_model import disk
-from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.policy import ProxyPolicy
-from proxy_model.decoding.engine import Engine
 from proxy_model.llm.frozen_llm import FrozenLLM
-from proxy_model.versions.checkpoint import Checkpoint
-from proxy_model.versions.registry import ProxyRegistry
-from proxy_model.versions.verdicts import Verdict
 from trainer.advantages import RunningMoments
 from trainer.algorithms import ALGORITHMS, dt
 from trainer.algorithms.optimisation import make_optimizer
 from trainer.algorithms.ppo import pretrain_critic
 from trainer.algorithms.update_log import UpdateStatistics
+from trainer.answerer import Answerer
 from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig
 from trainer.config_file import config_to_mapping
 from trainer.held_out.config import EarlyStoppingConfig
-from trainer.held_out.examiner import Examiner, HeldOutScores, note_examination
+from trainer.held_out.examiner import Examiner, HeldOutScores
+from trainer.interruption import Interruption
 from trainer.kinds import dealt_within
 from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, term_metrics, update_metrics
 from trainer.offline.calibration import calibrated
 from trainer.offline.data import OfflineData
 from trainer.offline.reference import reference_of, under_reference
 from trainer.offline.returns import data_returns
-from trainer.parts import Parts, engine_config, fitting_prompts, new_policy, planned_iterations
+from trainer.parts import Parts, answerer_of, fitting_prompts, new_policy, planned_iterations
 from trainer.potential import rollout_potentials, shaping_rewards
-from trainer.pruning import Spared, no_versions, prune
-from trainer.publication import publish_gated, publish_once
+from trainer.pruning import Spared, no_versions
+from trainer.publisher import Publisher
 from trainer.rewards.weighted import WeightedReward
-from trainer.rollout import EncodedPrompt, Rollout, derived_seed, prompt_indices, roll_out_policy
+from trainer.rollout import EncodedPrompt, Rollout, derived_seed, prompt_indices
 from trainer.state import Progress, load_best, load_state, save_best, save_state
 from trainer.targets import Targets, make_targets, terminal_rewards
 
 SETTINGS_FILE = "settings.json"
 
-
-class Interrupted(Exception):
-    """Whoever started the run does not want its iteration any more: what is not on disk of it is dropped."""
+_UNDISTURBED = Interruption()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +52,9 @@ class Run:
     llm: FrozenLLM
     reward_model: WeightedReward | None
     prompts: list[EncodedPrompt]
-    engine: Engine | None
+    answerer: Answerer | None
+    """Who answers the prompts; None offline."""
+
     data: OfflineData | None
     reference: ProxyPolicy | None
     """The policy that an offline run began with."""
@@ -67,19 +63,10 @@ class Run:
     optimizer: torch.optim.Adam
     progress: Progress
     num_iterations: int
-    is_resumed: bool
-    examiner: Examiner | None = None
-    must_abort: Callable[[], bool] = lambda: False
-    """Asked before each decode step, whether of a rollout or of an examination."""
-
-    rest: Callable[[], None] = lambda: None
-    """Called as often, and between scoring and learning; it may take its time."""
-
-    spared: Spared = no_versions
-
-    published: list[ProxyRef] = field(default_factory=list)
-    verdicts: dict[ProxyRef, Verdict] = field(default_factory=dict)
-    """What the gates said of those that have any."""
+    publisher: Publisher
+    examiner: Examiner | None
+    interruption: Interruption
+    """Asked before each decode step, whether of a rollout or of an examination, and between scoring and learning."""
 
     _served: tuple[int, ProxyPolicy] | None = None
     """The iteration whose weights were last made ready to be served, and how they are served."""
@@ -90,8 +77,7 @@ class Run:
         parts: Parts,
         *,
         is_resumed: bool,
-        must_abort: Callable[[], bool] = lambda: False,
-        rest: Callable[[], None] = lambda: None,
+        interruption: Interruption = _UNDISTURBED,
         spared: Spared = no_versions,
     ) -> "Run":
         """A new run, its state saved at once, or the one that was saved in `config.output`."""
@@ -104,25 +90,31 @@ class Run:
         reference = None if data is None else reference_of(config.output, policy, is_resumed=is_resumed)
         begun = _begun(config, parts, reference)
         progress = load_state(config.output, policy, optimizer, settings) if is_resumed else begun
+        examiner = parts.examiner
+        if examiner is not None:
+            examiner = replace(examiner, before_step=interruption.leave_if_due)
         run = Run(
             config=config,
             llm=parts.llm,
             reward_model=parts.reward_model,
             prompts=prompts,
-            engine=Engine(parts.llm, engine_config(config, prompts)) if data is None else None,
+            answerer=answerer_of(config, parts.llm, prompts, interruption) if data is None else None,
             data=data,
             reference=reference,
             policy=policy,
             optimizer=optimizer,
             progress=progress,
             num_iterations=planned_iterations(config, len(prompts) if data is None else data.num_prompts),
-            is_resumed=is_resumed,
-            must_abort=must_abort,
-            rest=rest,
-            spared=spared,
+            publisher=Publisher(
+                config=config,
+                fingerprint=parts.llm.fingerprint,
+                is_resumed=is_resumed,
+                examiner=examiner,
+                spared=spared,
+            ),
+            examiner=examiner,
+            interruption=interruption,
         )
-        if parts.examiner is not None:
-            run.examiner = replace(parts.examiner, before_step=run.leave_if_due)
         _write_settings(config.output, settings)
         if not is_resumed:
             run.save()
@@ -146,22 +138,16 @@ class Run:
         is_chosen = self.is_done and self.config.early_stopping is not None
         return self.progress.best_iteration if is_chosen else self.progress.iteration
 
-    def leave_if_due(self) -> None:
-        """Rest, and raise `Interrupted` once the run must be aborted."""
-        self.rest()
-        if self.must_abort():
-            raise Interrupted
-
     def iterate(self) -> dict[str, float]:
         """One batch of prompts, from rollout to update; returns its metrics. Raises `Interrupted` before the update."""
-        self.leave_if_due()
+        self.interruption.leave_if_due()
         learning_rate = self._anneal()
         rollout = self._roll_out()
-        self.leave_if_due()
+        self.interruption.leave_if_due()
         started = time.perf_counter()
         scores, of_terms = self._score(rollout)
         score_seconds = time.perf_counter() - started
-        self.leave_if_due()
+        self.interruption.leave_if_due()
         started = time.perf_counter()
         metrics = self._learn(rollout, scores)
         self.progress = replace(
@@ -227,51 +213,8 @@ class Run:
         if is_due:
             if self.offered_iteration != self.progress.iteration:
                 load_best(self.config.output, self.policy)
-            self.publish(row)
+            self.publisher.publish(self._served_policy(self.offered_iteration), self.offered_iteration, row)
         return is_due
-
-    def publish(self, row: Mapping[str, float]) -> None:
-        """Make the current weights the next version of the proxy, unless they are one already, and name it."""
-        iteration, registry = self.offered_iteration, ProxyRegistry(self.config.registry_folder)
-        card = {
-            "settings": config_to_mapping(self.config),
-            "iterations": iteration,
-            "prompts_seen": iteration * self.config.rollout.prompts_per_iteration,
-            "metrics": dict(row),
-        }
-        checkpoint = Checkpoint(
-            policy=self._served_policy(iteration),
-            skam=self.config.skam,
-            fingerprint=dict(self.llm.fingerprint),
-            card=card,
-        )
-        name, alias = self.config.proxy, self.config.alias
-        if self.config.gates is not None:
-            ref, verdict = publish_gated(
-                registry,
-                name,
-                checkpoint,
-                alias,
-                partial(self._ask_gates, checkpoint.policy),
-                is_resumed=self.is_resumed,
-            )
-            self.verdicts[ref] = verdict
-        elif self.is_resumed:
-            ref = publish_once(registry, name, checkpoint, alias)
-        else:
-            ref = registry.publish(name, checkpoint, aliases=[alias])
-        self.published.append(ref)
-        prune(registry, name, self.config.keep_versions, self.spared)
-
-    def _ask_gates(self, policy: ProxyPolicy, ref: ProxyRef) -> Verdict:
-        """What the gates say of the version with that policy, noted in the run's folder, too."""
-        config = self.config
-        assert config.gates is not None
-        assert self.examiner is not None
-        registry = ProxyRegistry(config.registry_folder)
-        seen = self.examiner.examine(policy, config.skam, config.gates, registry, config.proxy)
-        note_examination(config.output, ref, seen)
-        return seen.verdict
 
     def save_if_due(self) -> None:
         """Save after every `save_every` iterations and after the last one."""
@@ -303,21 +246,12 @@ class Run:
         if self.data is not None:
             kinds = self.data.kinds_of_prompts
             return self.data.rollout(prompt_indices(kinds, per_iteration, iteration, config.seed))
-        assert self.engine is not None
+        assert self.answerer is not None
         kinds = [prompt.kind for prompt in self.prompts]
         chosen = prompt_indices(kinds, per_iteration, iteration, config.seed)
         prompts = [self.prompts[index] for index in chosen for _ in range(config.rollout.responses_per_prompt)]
-        return roll_out_policy(
-            self.engine,
-            self.policy,
-            config.skam,
-            prompts,
-            config.rollout,
-            iteration=iteration,
-            seed=config.seed,
-            aims=dt.aims(len(prompts), iteration, config.dt, self._seed("aims")) if config.algorithm == "dt" else None,
-            before_step=self.leave_if_due,
-        )
+        aims = dt.aims(len(prompts), iteration, config.dt, self._seed("aims")) if config.algorithm == "dt" else None
+        return self.answerer.roll_out(self.policy, prompts, iteration=iteration, aims=aims)
 
     def _score(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
         """(B,) raw scores, and those of each term before its weight. Raises `GraderFailed`."""
