@@ -34,6 +34,9 @@ class PpoConfig:
     ratio_level: RatioLevel = "position"
     """`position`: a position is one action, its log-probability the sum of its decisions'. `decision`: each alone."""
 
+    whiten: bool = True
+    """Advantages get mean 0 and deviation 1 over the batch's units; false: as they are."""
+
     policy_clip: float = 0.2
     value_clip: float = 0.2
     """In units of the normalised reward. 0 switches it off."""

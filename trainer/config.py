@@ -82,6 +82,9 @@ class RolloutConfig:
 class RewardConfig:
     """From the reward model's score to the reward of every position."""
 
+    normalise: bool = True
+    """Scores count in running deviations from the running mean; false: as the reward gave them."""
+
     clip: float = 5.0
     """Bound on the normalised score, in running deviations; PPO-max also tried .3 and .8. 0 switches it off."""
 

@@ -22,7 +22,7 @@ the answers that it is for."""
 METRICS: Mapping[str, str] = {
     "reward/raw_mean": "mean score of the reward model",
     "reward/raw_sd": "standard deviation of those scores within the batch",
-    "reward/normalised": "mean of clip((score - running mean) / running deviation)",
+    "reward/normalised": "mean of clip((score - running mean) / running deviation); without normalise of clip(score)",
     "reward/penalty": "mean per answer of eta * summed penalty",
     "reward/return": "mean per answer of the normalised score minus the penalty",
     "proxy/accept_rate": "accepts / free decisions",

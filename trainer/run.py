@@ -37,7 +37,7 @@ from trainer.publisher import Publisher
 from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, prompt_indices
 from trainer.state import Progress, load_best, load_state, save_best, save_state
-from trainer.targets import Targets, make_targets, terminal_rewards
+from trainer.targets import Targets, make_targets, terminal_rewards, yardstick
 
 SETTINGS_FILE = "settings.json"
 
@@ -290,7 +290,8 @@ class Run:
         if self.reward_model is None or not shaping.potential or shaping.shuffle:
             return None
         potentials = rollout_potentials(self.reward_model, rollout)
-        return shaping_rewards(potentials, self.progress.moments.deviations(rollout.kinds)).to(self.llm.device)
+        deviations = yardstick(self.progress.moments, shaping).deviations(rollout.kinds)
+        return shaping_rewards(potentials, deviations).to(self.llm.device)
 
     def _dealt(self, scores: Tensor, kinds: Tensor) -> Tensor:
         """The scores, or under the control `shuffle` each answer that of a random one of its kind."""

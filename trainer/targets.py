@@ -69,7 +69,13 @@ def terminal_rewards(
 
     `is_cut` (B,): stopped at `max_tokens`.
     """
-    return moments.normalised(scores, kinds, config.clip) - config.cut_penalty * is_cut.to(scores.device)
+    normalised = yardstick(moments, config).normalised(scores, kinds, config.clip)
+    return normalised - config.cut_penalty * is_cut.to(scores.device)
+
+
+def yardstick(moments: KindMoments, config: RewardConfig) -> KindMoments:
+    """What scores are measured by: the run's `moments`, or those of nothing, mean 0 and deviation 1."""
+    return moments if config.normalise else KindMoments()
 
 
 def answer_returns(terminal: Tensor, batch: PpoBatch, drift: Tensor, shaping: RewardConfig) -> Tensor:

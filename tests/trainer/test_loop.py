@@ -22,12 +22,13 @@ from trainer.algorithm_config import PpoConfig
 from trainer.batch import flatten
 from trainer.config import RewardConfig, RolloutConfig
 from trainer.config_file import read_config
+from trainer.kinds import KindMoments
 from trainer.live_table import LiveTable
 from trainer.loop import train
 from trainer.metrics import METRICS
 from trainer.parts import planned_iterations
 from trainer.rollout import derived_seed, prompt_indices
-from trainer.targets import make_targets
+from trainer.targets import make_targets, terminal_rewards, yardstick
 
 
 def read_rows(output: Path) -> list[dict[str, float]]:
@@ -149,6 +150,20 @@ def test_a_penalty_for_cut_answers_is_taken_off_their_reward_only(tmp_path: Path
     difference = without["reward/normalised"] - with_penalty["reward/normalised"]
     assert difference == pytest.approx(2.0 * (1 - without["answer/eos_rate"]), abs=1e-6)
     assert with_penalty["reward/raw_mean"] == without["reward/raw_mean"]
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(0.0, 14.0), (10.0, 8.5)])
+def test_scores_that_are_not_normalised_count_as_the_reward_gave_them(clip: float, expected: float) -> None:
+    moments = KindMoments().updated(torch.tensor([7.0, 21.0]), torch.tensor([0, 0]))
+    config = RewardConfig(normalise=False, clip=clip)
+
+    terminal = terminal_rewards(
+        torch.tensor([7.0, 21.0]), torch.tensor([0, 0]), torch.tensor([False, False]), moments, config
+    )
+
+    assert terminal.mean().item() == pytest.approx(expected)
+    assert yardstick(moments, config).deviations(torch.tensor([0])) == [1.0]
+    assert yardstick(moments, RewardConfig()).deviations(torch.tensor([0])) == [7.0]
 
 
 def test_the_penalty_of_a_position_reaches_the_advantages_with_its_sign() -> None:

@@ -116,6 +116,20 @@ def test_an_update_starts_from_ratio_one_in_every_minibatch(level: str, minibatc
         assert statistics.policy_loss == pytest.approx(0.0, abs=1e-5)  # minus the mean of whitened advantages
 
 
+def test_advantages_that_are_not_whitened_count_as_they_are() -> None:
+    policy = new_policy(8)
+    batch = random_batch(policy)
+    targets = make(torch.full((batch.num_positions,), 2.5), *torch.zeros(2, batch.num_positions))
+
+    def loss(*, whiten: bool) -> float:
+        config = PpoConfig(epochs=1, minibatches=1, whiten=whiten)
+        seen = new_policy(8)
+        return update(seen, make_optimizer(seen, config.learning_rate), batch, targets, config, seed=0).policy_loss
+
+    assert loss(whiten=False) == pytest.approx(-2.5, abs=1e-4)
+    assert loss(whiten=True) == pytest.approx(0.0, abs=1e-4)
+
+
 def test_a_position_of_two_free_decisions_is_one_unit_with_the_sum_of_their_log_probabilities() -> None:
     policy = new_policy(2, hidden_size=4)
     trajectory = replace(

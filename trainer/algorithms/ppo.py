@@ -101,7 +101,7 @@ class _Learner:
     config: PpoConfig
     units: Units
     advantages: Tensor
-    """(U,) whitened over units."""
+    """(U,) whitened over units where the settings say so."""
 
     log: UpdateLog = field(default_factory=UpdateLog)
 
@@ -110,7 +110,8 @@ class _Learner:
         policy: ProxyPolicy, optimizer: torch.optim.Adam, batch: PpoBatch, targets: Targets, config: PpoConfig
     ) -> "_Learner":
         units = Units.of(batch, config.ratio_level)
-        return _Learner(policy, optimizer, targets, config, units, whiten(targets.advantages[units.position]))
+        advantages = targets.advantages[units.position]
+        return _Learner(policy, optimizer, targets, config, units, whiten(advantages) if config.whiten else advantages)
 
     def minibatches(self, generator: torch.Generator) -> Iterator[Tensor]:
         batch = self.units.batch
