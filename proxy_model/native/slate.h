@@ -9,7 +9,7 @@ typedef struct {
     const float *temperatures; /* [num_rows] under which log-probabilities are given */
     const float *samplings;    /* [num_rows] at which the order is drawn; NULL: the likeliest come first */
     const float *top_ps;       /* [num_rows], and */
-    const uint64_t *keys;      /* [num_rows] of the noise, see proxy_model/decision/noise.py: where the order is drawn */
+    const uint64_t *keys;      /* [num_rows] of the noise (proxy_model/decision/noise.py): where the order is drawn */
     int64_t *tokens;           /* [num_rows][width] the result, */
     float *logprobs;           /* [num_rows][width] minus infinity where a row has no further candidate */
 } Slates;

@@ -221,7 +221,14 @@ def test_a_batch_of_everything_answers_as_each_request_alone() -> None:
 
 @needs_kernels
 @pytest.mark.parametrize(
-    ("num_inputs", "num_outputs", "has_bias"), [(2, 64, True), (576, 960, False), (1536, 64, True)]
+    ("num_inputs", "num_outputs", "has_bias"),
+    [
+        (2, 64, True),
+        (576, 960, False),
+        (1536, 64, True),
+        (2050, 128, False),  # 16 chunks and a pair
+        (4094, 64, True),  # 31 chunks and all but a pair
+    ],
 )
 def test_a_product_is_the_float64_one_rounded_whatever_the_number_of_rows(
     num_inputs: int, num_outputs: int, has_bias: bool, num_threads: int
@@ -230,9 +237,9 @@ def test_a_product_is_the_float64_one_rounded_whatever_the_number_of_rows(
     weight = torch.randn(num_outputs, num_inputs, generator=generator).bfloat16()
     bias = torch.randn(num_outputs, generator=generator).bfloat16() if has_bias else None
     linear = PackedLinear(weight, bias)
-    rows = torch.randn(20, num_inputs, generator=generator).bfloat16()
+    rows = torch.randn(40, num_inputs, generator=generator).bfloat16()
 
-    products = [linear(rows[:count]) for count in (1, 2, 3, 5, 6, 7, 13, 20)]
+    products = [linear(rows[:count]) for count in (1, 2, 3, 5, 6, 7, 13, 20, 36, 37, 40)]
 
     exact = rows.double() @ weight.double().T + (0.0 if bias is None else bias.double())
     scale = float(exact.std())
