@@ -41,6 +41,7 @@ def serve(
         ),
     ] = None,
     prefix_cache_tokens: Annotated[int | None, typer.Option(help="Kept of prompts that begin alike; 0: none.")] = None,
+    draft_tokens: Annotated[int | None, typer.Option(help="Drafted ahead of an answer; 0: none.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request.")] = None,
     max_file_bytes: Annotated[int | None, typer.Option(help="Largest uploaded file.")] = None,
     max_choices: Annotated[int | None, typer.Option(help="Largest `n`.")] = None,

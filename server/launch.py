@@ -70,6 +70,7 @@ def _backend(settings: Settings) -> "LocalBackend | VllmBackend":
         max_waiting=settings.max_waiting,
         max_context=settings.max_context,
         prefix_cache_tokens=settings.prefix_cache_tokens,
+        draft_tokens=settings.draft_tokens,
     )
     limits: _Limits = {
         "stall_seconds": settings.stall_seconds,

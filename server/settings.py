@@ -45,7 +45,11 @@ _SECONDS = (
 )
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (_COUNTS, lambda value: value >= 1, "at least 1"),
-    (("max_waiting", "prefix_cache_tokens", "store_days", "drain_seconds"), lambda value: value >= 0, "at least 0"),
+    (
+        ("max_waiting", "prefix_cache_tokens", "draft_tokens", "store_days", "drain_seconds"),
+        lambda value: value >= 0,
+        "at least 0",
+    ),
     (_SECONDS, lambda value: value > 0, "above 0"),
 )
 """Settings that are numbers, what they may be unless they are None, and that in words."""
@@ -134,6 +138,10 @@ class Settings:
 
     prefix_cache_tokens: int = 8192
     """Tokens of prompts whose keys and values are kept for prompts of the same API key that begin alike. 0: none."""
+
+    draft_tokens: int = 5
+    """Tokens of an answer that are drafted from its prompt and itself, and verified in the pass that reads them; where
+    compiled kernels compute, and few answers run. 0: none."""
 
     max_body_bytes: int = 1 << 20
     max_file_bytes: int = 64 << 20

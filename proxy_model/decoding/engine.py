@@ -22,8 +22,9 @@ from proxy_model.decoding.emit import AcceptedPosition, Emitter
 from proxy_model.decoding.grammar_compiler import GrammarCompiler
 from proxy_model.decoding.logit_processors import LogitProcessors
 from proxy_model.decoding.prefix_cache import PrefixCache
+from proxy_model.decoding.prompt_lookup import PromptLookup
 from proxy_model.decoding.request import Delta, Finished, GenerationRequest
-from proxy_model.decoding.scheduler import Plan, Scheduler
+from proxy_model.decoding.scheduler import Draft, Plan, Scheduler
 from proxy_model.decoding.sequence import Sequence
 from proxy_model.errors import EngineFull, InvalidParameter
 from proxy_model.llm.frozen_llm import FrozenLLM
@@ -72,6 +73,13 @@ class EngineConfig:
     """Rows that the candidates of all answers may take in a pass; one each is the least. More cost more, measured with
     the demo LLM on CPU, than the passes that they save."""
 
+    draft_tokens: int = 0
+    """Tokens of an answer that are drafted by prompt lookup and verified, by LLM and proxy, in the pass that reads
+    them. Only where a pass tells the same of a token as it would alone (`FrozenLLM.has_independent_rows`). 0: none."""
+
+    draft_rows: int = 6
+    """Rows up to which a pass is filled with drafts: as many as the kernels multiply with a weight at once."""
+
     def __post_init__(self) -> None:
         for name in (
             "max_running",
@@ -84,7 +92,7 @@ class EngineConfig:
         ):
             if getattr(self, name) < 1:
                 raise InvalidParameter(name, getattr(self, name), "at least 1")
-        for name in ("max_waiting", "prefix_cache_tokens"):
+        for name in ("max_waiting", "prefix_cache_tokens", "draft_tokens", "draft_rows"):
             if getattr(self, name) < 0:
                 raise InvalidParameter(name, getattr(self, name), "at least 0")
 
@@ -108,6 +116,8 @@ class Engine:
             prefill_tokens=self.config.prefill_tokens,
             candidates_per_pass=self.config.candidates_per_pass,
             candidate_rows=self.config.candidate_rows,
+            draft_tokens=self.config.draft_tokens,
+            draft_rows=self.config.draft_rows,
         )
         self._bank = ProxyBank()
         self.grammars = GrammarCompiler(llm)
@@ -115,6 +125,8 @@ class Engine:
         self._emitter = Emitter(llm.tokenizer, llm.end_token_ids)
         self._sequences: dict[str, Sequence] = {}
         self.num_steps = 0
+        self.num_drafted = 0
+        self.num_accepted_drafts = 0
 
     # Requests
 
@@ -128,6 +140,8 @@ class Engine:
         check_target(request.params.target_return, is_conditioned=proxy is not None and proxy.is_conditioned)
         grammar = request.params.grammar
         sequence = Sequence(request, proxy, None if grammar is None else self.grammars.compile(grammar).begin())
+        if self.drafts and not sequence.must_walk:
+            sequence.lookup = PromptLookup(request.prompt_token_ids, request.prediction_token_ids)
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
 
@@ -146,14 +160,13 @@ class Engine:
         hidden = self._advance(plan)
         through = self._scheduler.advance_prefill(plan, hidden)
         self.num_steps += 1
+        self.num_drafted += sum(draft.chunk.num_rows for draft in plan.drafts)
         settled, latest = self._settle_candidates(plan, hidden)
         deltas = self._end_read_only(plan, hidden, through) + settled
         ended = {delta.request_id for delta in deltas if delta.finish_reason is not None}
         rows, states = self._rows_to_decide(plan, hidden[latest], through, ended)
         if rows:
-            logits = self.llm.logits(states)
-            decided = decide(states, self._processors.offered(logits, rows), rows, self.config.max_candidates)
-            deltas += self._settle(rows, states, logits, decided)
+            deltas += self._decide(rows, states, plan.drafts, hidden)
         for delta in deltas:  # only now: a slot is moved by its sequence's settled length
             if delta.finish_reason is not None:
                 self._scheduler.remove(self._sequences.pop(delta.request_id))
@@ -214,6 +227,11 @@ class Engine:
         return bool(self._sequences)
 
     @property
+    def drafts(self) -> bool:
+        """Whether answers are drafted ahead."""
+        return self.config.draft_tokens > 0 and self.llm.has_independent_rows
+
+    @property
     def num_running(self) -> int:
         """Requests that hold a slot."""
         return self._scheduler.num_running
@@ -252,7 +270,7 @@ class Engine:
     def _end_read_only(self, plan: Plan, hidden: Tensor, through: Rows[tuple[Sequence, Tensor]]) -> list[Delta]:
         """Score the prompt tokens that asked for it, and end the sequences that end with their prompt."""
         for sequence, chunk in plan.chunks:
-            states = hidden[chunk.start : chunk.start + chunk.num_rows]
+            states = hidden[chunk.start : chunk.end]
             self._emitter.score_prompt(sequence, chunk.offset, states, self.llm.logits)
         return [self._emitter.read_only(sequence) for sequence, _ in through if not sequence.request.params.max_tokens]
 
@@ -300,6 +318,33 @@ class Engine:
         if begun:
             states = torch.cat([states, torch.stack([state for _, state in begun])])
         return sequences + [sequence for sequence, _ in begun], states
+
+    def _decide(self, rows: Rows[Sequence], states: Tensor, drafts: Rows[Draft], hidden: Tensor) -> list[Delta]:
+        """Choose every row's next token from its state (B, D), and the one after it where a draft was right, and so on.
+
+        `hidden` is of the whole step: what it read of a draft stands there.
+        """
+        num_rows, begin = len(rows), drafts[0].chunk.start if drafts else 0
+        if drafts:
+            states = torch.cat([states, hidden[begin : drafts[-1].chunk.end]])
+        logits = self.llm.logits(states)
+        deltas = self._choose(rows, states[:num_rows], logits[:num_rows])
+        for depth in range(self.config.draft_tokens):
+            ended = {delta.request_id for delta in deltas if delta.finish_reason is not None}
+            drafts = [draft for draft in drafts if draft.is_right(depth) and draft.sequence.request.id not in ended]
+            if not drafts:
+                break
+            self.num_accepted_drafts += len(drafts)
+            for draft in drafts:
+                draft.sequence.num_accepted_drafts += 1
+            places = [num_rows + draft.chunk.start - begin + depth for draft in drafts]
+            index = torch.tensor(places, device=states.device)
+            deltas += self._choose([draft.sequence for draft in drafts], states[index], logits[index])
+        return deltas
+
+    def _choose(self, rows: Rows[Sequence], states: Tensor, logits: Tensor) -> list[Delta]:
+        decided = decide(states, self._processors.offered(logits, rows), rows, self.config.max_candidates)
+        return self._settle(rows, states, logits, decided)
 
     def _settle(self, rows: Rows[Sequence], states: Tensor, logits: Tensor, decided: Decided) -> list[Delta]:
         """Note every row's accepted token; where the LLM must read the candidate first, put it up for that."""

@@ -131,6 +131,9 @@ class GenerationRequest:
     record: bool = False
     """Keep every decision and its features; the last delta carries them as a `Trajectory`."""
 
+    prediction_token_ids: tuple[int, ...] = ()
+    """What the caller believes that the answer will be. An engine that drafts tokens comes to it sooner if it is."""
+
     prefix_scope: str = ""
     """Prompts that begin alike share what was read of them only within one scope."""
 
@@ -192,6 +195,12 @@ class Usage:
 
     cached_tokens: int = 0
     """Tokens of the prompt that another one had brought into the cache: they were copied, not read."""
+
+    drafted_tokens: int = 0
+    """Tokens that were read in the hope that the answer goes on with them."""
+
+    accepted_drafts: int = 0
+    """Those of them with which it did: so many passes were saved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,19 @@ from proxy_model.llm.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """Tokens that may follow a decoding sequence's newest one; the step reads them behind it."""
+
+    sequence: Sequence
+    tokens: list[int]
+    chunk: Chunk
+
+    def is_right(self, depth: int) -> bool:
+        """Whether the sequence's newest token is the one drafted at `depth`."""
+        return depth < len(self.tokens) and self.sequence.output[-1] == self.tokens[depth]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One step: its tokens, and the sequences whose next token it decides."""
 
@@ -29,6 +42,9 @@ class Plan:
     decoding: tuple[Sequence, ...]
     chunks: tuple[tuple[Sequence, Chunk], ...]
     """Blocks of prompts, in order."""
+
+    drafts: tuple[Draft, ...]
+    """In the order of their rows, which follow one another."""
 
     restored: tuple[tuple[Sequence, Tensor], ...]
     """Prompts of which nothing is left to read, and h (D,) after their last tokens."""
@@ -47,6 +63,8 @@ class Scheduler:
         prefill_tokens: int,
         candidates_per_pass: int,
         candidate_rows: int,
+        draft_tokens: int,
+        draft_rows: int,
     ) -> None:
         self._cache = cache
         self._prefixes = prefixes
@@ -54,6 +72,8 @@ class Scheduler:
         self._prefill_tokens = prefill_tokens
         self._candidates_per_pass = candidates_per_pass
         self._candidate_rows = candidate_rows
+        self._draft_tokens = draft_tokens
+        self._draft_rows = draft_rows
         self._free_staging = [max_running + index for index in reversed(range(num_staging))]
         self.waiting: deque[Sequence] = deque()
         self.prefilling: list[Sequence] = []
@@ -82,22 +102,26 @@ class Scheduler:
             tokens += upcoming[1:]
             positions += [sequence.position] * len(upcoming[1:])
             slots += [sequence.slot] * len(upcoming[1:])
+        drafts = self._drafts(len(tokens))
+        tokens += [token for draft in drafts for token in draft.tokens]
         chunks = self._chunks(len(tokens))
         for sequence, chunk in chunks:
             tokens += sequence.request.prompt_token_ids[chunk.offset : chunk.offset + chunk.num_rows]
-            positions += range(chunk.offset, chunk.offset + chunk.num_rows)
-            slots += [chunk.slot] * chunk.num_rows
+        runs = (*(draft.chunk for draft in drafts), *(chunk for _, chunk in chunks))
+        for run in runs:
+            positions += range(run.offset, run.offset + run.num_rows)
+            slots += [run.slot] * run.num_rows
         packed = torch.tensor([tokens, positions, slots], dtype=torch.long).to(device, non_blocking=True)
         step = PackedStep(
             tokens=packed[0],
             positions=packed[1],
             slots=packed[2],
             lengths=lengths,
-            chunks=tuple(chunk for _, chunk in chunks),
+            chunks=runs,
             cache=self._cache,
             branches=Branches(list(map(len, candidates)), lengths, device) if any(candidates) else None,
         )
-        return Plan(step, tuple(self.decoding), tuple(chunks), tuple(restored))
+        return Plan(step, tuple(self.decoding), tuple(chunks), tuple(drafts), tuple(restored))
 
     def advance_prefill(self, plan: Plan, hidden: Tensor) -> list[tuple[Sequence, Tensor]]:
         """Note the prompt tokens of `plan`, whose pass gave `hidden` (N, D), as cached.
@@ -106,7 +130,7 @@ class Scheduler:
         """
         through = list(plan.restored)
         for sequence, chunk in plan.chunks:
-            state = hidden[chunk.start + chunk.num_rows - 1]
+            state = hidden[chunk.end - 1]
             if sequence.block_names:
                 name = sequence.block_names[chunk.offset // self._prefixes.block_tokens]
                 self._prefixes.keep(name, state, self._cache, chunk.slot, chunk.offset, chunk.num_rows)
@@ -146,6 +170,17 @@ class Scheduler:
             [] if each.pending is None else each.pending.upcoming(limit if each.rejects_often else 1)
             for each in self.decoding
         ]
+
+    def _drafts(self, start: int) -> list[Draft]:
+        """What the decoding sequences draft, from row `start` on: each its share of the rows that are left."""
+        drafts: list[Draft] = []
+        for number, sequence in enumerate(self.decoding):
+            share = -(-(self._draft_rows - start) // (len(self.decoding) - number))
+            tokens = sequence.draft(min(self._draft_tokens, share))
+            if tokens:
+                drafts.append(Draft(sequence, tokens, Chunk(start, len(tokens), sequence.slot, sequence.length)))
+                start += len(tokens)
+        return drafts
 
     def _begin_to_decode(self, sequence: Sequence) -> None:
         self.prefilling.remove(sequence)

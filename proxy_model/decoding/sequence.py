@@ -12,6 +12,7 @@ from proxy_model.decision.skam import Slate
 from proxy_model.decision.trajectory import TrajectoryRecorder
 from proxy_model.decoding.detokenizer import Detokenizer
 from proxy_model.decoding.grammar_compiler import GrammarState
+from proxy_model.decoding.prompt_lookup import PromptLookup
 from proxy_model.decoding.request import FinishReason, GenerationRequest, TokenLogprob, Usage
 from proxy_model.decoding.token_counts import TokenCounts
 
@@ -84,9 +85,14 @@ class Sequence:
         self.slate_numbers: SlateNumbers | None = None
         """What the answer's slates are laid out by; `decode` fills it in."""
 
+        self.lookup: PromptLookup | None = None
+        """None: no tokens are drafted."""
+
         self.num_rejected = 0
         self.num_forced = 0
         self.num_passes = 0
+        self.num_drafted = 0
+        self.num_accepted_drafts = 0
 
     @property
     def noise_key(self) -> int:
@@ -139,9 +145,19 @@ class Sequence:
         """Where `next_token` stands."""
         return self.length if self.pending is not None else self.length - 1
 
+    def draft(self, limit: int) -> list[int]:
+        """At most `limit` tokens that may follow the newest one, fewer where the answer must end before."""
+        if self.lookup is None:
+            return []
+        tokens = self.lookup.draft(min(limit, self.request.params.max_tokens - len(self.output) - 1))
+        self.num_drafted += len(tokens)
+        return tokens
+
     def accept(self, token: int) -> None:
         """Note the answer's newest token."""
         self.output.append(token)
+        if self.lookup is not None:
+            self.lookup.add(token)
         if self.counts is not None:
             self.counts.add(token)
         if self.grammar is not None:
@@ -162,5 +178,12 @@ class Sequence:
     def usage(self) -> Usage:
         """Totals so far."""
         return Usage(
-            self.num_prompt, len(self.output), self.num_rejected, self.num_forced, self.num_passes, self.num_restored
+            self.num_prompt,
+            len(self.output),
+            self.num_rejected,
+            self.num_forced,
+            self.num_passes,
+            self.num_restored,
+            self.num_drafted,
+            self.num_accepted_drafts,
         )

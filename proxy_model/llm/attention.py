@@ -1,8 +1,9 @@
 """Attention of one packed step: rows of many sequences, each looking at its own slot of the cache.
 
 The rows of a step are single tokens of decoding sequences, the i-th in slot i, then siblings: further candidates for
-the places of single tokens (`Branches`), then chunks: runs of consecutive tokens of one sequence (a prompt on its way
-in, or a whole text that is only read). One function serves every architecture.
+the places of single tokens (`Branches`), then chunks: runs of consecutive tokens of one sequence (a draft of what may
+follow its single token, a prompt on its way in, or a whole text that is only read). One function serves every
+architecture.
 """
 
 from dataclasses import dataclass, field
@@ -31,6 +32,11 @@ class Chunk:
     num_rows: int
     slot: int = 0
     offset: int = 0
+
+    @property
+    def end(self) -> int:
+        """The row behind it."""
+        return self.start + self.num_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +195,7 @@ def _decode_mask(positions: Tensor, length: int, window: int | None, dtype: torc
 def _attend_chunk(
     step: PackedStep, layer: int, chunk: Chunk, queries: Tensor, keys: Tensor, values: Tensor, shape: AttentionShape
 ) -> Tensor:
-    rows = slice(chunk.start, chunk.start + chunk.num_rows)
+    rows = slice(chunk.start, chunk.end)
     end = chunk.offset + chunk.num_rows
     if chunk.offset and step.cache is not None:
         stored_keys, stored_values = step.cache.layer(layer)

@@ -53,6 +53,14 @@ class FrozenLLM:
         self.dtype: torch.dtype = self.embedding.dtype
         self.device: torch.device = self.embedding.device
 
+    @property
+    def has_independent_rows(self) -> bool:
+        """Whether a pass gives a token the same numbers, to the bit, whatever other rows it has.
+
+        So with compiled kernels. torch sums a chunk in another order than single tokens.
+        """
+        return self.decoder_kind == "native"
+
     def new_cache(self, num_slots: int, capacity: int) -> KVCache:
         """Room for `num_slots` sequences of `capacity` tokens."""
         return KVCache(self.num_layers, num_slots, capacity)

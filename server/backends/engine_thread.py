@@ -153,6 +153,7 @@ class EngineThread:
 
     def _step(self, engine: Engine) -> None:
         began = self._step_began = time.monotonic()
+        num_drafted, num_accepted = engine.num_drafted, engine.num_accepted_drafts
         try:
             deltas = engine.step()
         except Exception as error:
@@ -165,6 +166,7 @@ class EngineThread:
         else:
             self._num_failed = 0
             self._recorder.stepped(began, engine.num_running, deltas)
+            self._recorder.drafted(engine.num_drafted - num_drafted, engine.num_accepted_drafts - num_accepted)
             self._move_up(engine, deltas)
             self._listener.on_deltas(deltas)
         finally:

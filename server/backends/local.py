@@ -58,6 +58,8 @@ class LocalBackend:
         self._thread.start()
         engine = await asyncio.wrap_future(self._thread.loaded)
         llm = engine.llm
+        if engine.drafts:
+            self.capabilities |= {"prediction"}
         return LLMCard(
             name=llm.name,
             fingerprint=llm.fingerprint,

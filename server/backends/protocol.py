@@ -24,7 +24,7 @@ OVERDUE = "The request has waited too long for a slot."
 UNREAD = "The answer was not read fast enough."
 """Errors of deltas that the server has words of its own for; any other error is the engine's fault."""
 
-Capability = Literal["logprobs", "decisions", "target_return", "grammar"]
+Capability = Literal["logprobs", "decisions", "target_return", "grammar", "prediction"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,8 @@ class EngineStats:
     inter_token_seconds: Distribution = field(default_factory=partial(Distribution, INTER_TOKEN_SECONDS))
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
+    num_drafted_tokens: int = 0
+    num_accepted_drafts: int = 0
     tallies: dict[ProxyRef | None, ProxyTally] = field(default_factory=dict)
     ended: list[AnswerRecord] = field(default_factory=list)
     num_failed_steps: int = 0

@@ -53,6 +53,12 @@ class StatsRecorder:
             for delta in deltas:
                 self._note(delta, now)
 
+    def drafted(self, num_tokens: int, num_accepted: int) -> None:
+        """So many tokens were read ahead of their answers, and so many of them were right."""
+        with self._lock:
+            self._stats.num_drafted_tokens += num_tokens
+            self._stats.num_accepted_drafts += num_accepted
+
     def yielded(self, delta: Delta) -> None:
         """A delta that came apart from its step: `stepped` was told of none."""
         with self._lock:

@@ -37,7 +37,7 @@ async def chat_order(service: Service, chat: ChatRequest) -> Order:
         top_logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
         form=_form(chat, use),
         tools=use,
-        ignored=(*(("store",) if chat.store and not service.storage.is_on else ()), *unenforced(chat, use)),
+        ignored=(*_undone(service, chat), *unenforced(chat, use)),
     )
 
 
@@ -56,7 +56,19 @@ def prompt_of(tokenizer: ChatTokenizer, chat: ChatRequest, use: ToolUse | None) 
     """The conversation as the LLM reads it. Raises `InvalidParameter`."""
     messages = [to_template(message) for message in chat.messages]
     tools, answer_start = ([], "") if use is None else (use.shown, use.answer_start)
-    return Prompt(tuple(tokenizer.apply_chat_template(messages, tools=tools, answer_start=answer_start)))
+    prediction = "" if chat.prediction is None else chat.prediction.text()
+    return Prompt(
+        tuple(tokenizer.apply_chat_template(messages, tools=tools, answer_start=answer_start)),
+        prediction=tuple(tokenizer.encode(prediction)),
+    )
+
+
+def _undone(service: Service, chat: ChatRequest) -> list[str]:
+    """Fields of `chat` that this server, as it was started, does nothing for."""
+    undone = ["store"] if chat.store and not service.storage.is_on else []
+    if chat.prediction is not None and "prediction" not in service.backend.capabilities:
+        undone.append("prediction")
+    return undone
 
 
 def _form(chat: ChatRequest, use: ToolUse | None) -> Form | None:

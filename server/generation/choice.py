@@ -37,6 +37,10 @@ class GrowingChoice:
         self.num_accepted = 0
         self.num_rejected = 0
         self.num_forced = 0
+        self.num_drafted = 0
+        """Of tokens ahead of the answer, right or wrong; known at its end, like those that were right."""
+
+        self.num_accepted_drafts = 0
         self._tokens: TokenTexts[TokenLogprob] = TokenTexts()
         self._decisions: TokenTexts[PositionDecisions] = TokenTexts()
 
@@ -48,6 +52,9 @@ class GrowingChoice:
         self.num_accepted += delta.num_accepted
         self.num_rejected += delta.num_rejected
         self.num_forced += delta.num_forced
+        if delta.usage is not None:
+            self.num_drafted = delta.usage.drafted_tokens
+            self.num_accepted_drafts = delta.usage.accepted_drafts
         self.finish_reason = "length" if delta.finish_reason == "length" else "stop" if delta.finish_reason else None
         return Step(delta.text, self._shown_tokens(delta), self._shown_decisions(delta))
 

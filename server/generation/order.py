@@ -16,6 +16,9 @@ class Prompt:
     pieces: tuple[str, ...] = ()
     """The text of each token, when the answer repeats the prompt; they join to it."""
 
+    prediction: tuple[int, ...] = ()
+    """What the caller believes that the answers will be."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:

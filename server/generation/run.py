@@ -22,7 +22,7 @@ from server.ignored import HEADER, ignored_fields, require_none
 from server.proxies.model_name import BASE, ModelName, parse_model_name
 from server.proxies.rollout import choose
 from server.schemas.generation import GenerationBody
-from server.schemas.report import PromptTokensDetails, ProxyReport, Usage
+from server.schemas.report import CompletionTokensDetails, PromptTokensDetails, ProxyReport, Usage
 from server.service import Service, Serving
 
 
@@ -75,6 +75,7 @@ class Run:
             completion_tokens=num_completion,
             total_tokens=num_prompt + num_completion,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=self._num_cached(choices)),
+            completion_tokens_details=self._prediction_details(choices),
         )
 
     def usage_in_chunk(self, choices: Sequence[GrowingChoice]) -> dict[str, Usage | None]:
@@ -82,6 +83,15 @@ class Run:
         if not self.order.includes_usage:
             return {}
         return {"usage": self.usage(choices) if self.order.has_continuous_usage else None}
+
+    def _prediction_details(self, choices: Sequence[GrowingChoice]) -> CompletionTokensDetails | None:
+        if not any(prompt.prediction for prompt in self.prompts):
+            return None
+        num_accepted = sum(choice.num_accepted_drafts for choice in choices)
+        num_drafted = sum(choice.num_drafted for choice in choices)
+        return CompletionTokensDetails(
+            accepted_prediction_tokens=num_accepted, rejected_prediction_tokens=num_drafted - num_accepted
+        )
 
     def _num_cached(self, choices: Sequence[GrowingChoice]) -> int:
         """Of a prompt with several choices, what the one that had to read most of it found."""

@@ -51,6 +51,7 @@ def engine_requests(
                 target_return=target_return,
             ),
             proxy=proxy,
+            prediction_token_ids=prompt.prediction[:max_context],
             prefix_scope="" if exchange is None else exchange.holder,
         )
         for number, prompt in enumerate(prompts)

@@ -8,6 +8,7 @@ from proxy_model.ranges import TOP_LOGPROBS
 from server.schemas.bounds import within
 from server.schemas.generation import GenerationBody, Metadata, Positive
 from server.schemas.messages import MAX_MESSAGES, ChatMessage
+from server.schemas.prediction import Prediction
 from server.schemas.response_format import ResponseFormat
 from server.schemas.tools import ToolChoice, Tools
 
@@ -23,6 +24,7 @@ class ChatRequest(GenerationBody):
     store: bool | None = None
     metadata: Metadata | None = None
     response_format: ResponseFormat | None = None
+    prediction: Prediction | None = None
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None

@@ -95,6 +95,13 @@ class PromptTokensDetails(BaseModel):
     cached_tokens: int
 
 
+class CompletionTokensDetails(BaseModel):
+    """What became of the tokens that were read ahead of the answer, in the hope that it follows the prediction."""
+
+    accepted_prediction_tokens: int
+    rejected_prediction_tokens: int
+
+
 class Usage(BaseModel):
     """Tokens."""
 
@@ -102,3 +109,5 @@ class Usage(BaseModel):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: Annotated[CompletionTokensDetails | None, Field(exclude_if=_is_none)] = None
+    """Absent where nothing was predicted."""

@@ -58,7 +58,13 @@ class Metrics:
         self._versions.model = name
         for metric in (self._running, self._waiting, self._cache):
             metric.labels(name)
-        for counter in (self._prompt_tokens, self._cached_tokens, self._generation_tokens):
+        for counter in (
+            self._prompt_tokens,
+            self._cached_tokens,
+            self._generation_tokens,
+            self._drafted_tokens,
+            self._accepted_drafts,
+        ):
             counter.labels(name)
         for reason in get_args(AdmissionReason):
             self._admission_rejections.labels(name, reason)
@@ -110,6 +116,8 @@ class Metrics:
         self._prompt_tokens.labels(model).inc(stats.num_prompt_tokens)
         self._cached_tokens.labels(model).inc(stats.num_cached_tokens)
         self._generation_tokens.labels(model).inc(sum(tally.num_accepted for tally in stats.tallies.values()))
+        self._drafted_tokens.labels(model).inc(stats.num_drafted_tokens)
+        self._accepted_drafts.labels(model).inc(stats.num_accepted_drafts)
         self._failed_steps.inc(stats.num_failed_steps)
         self._step_seconds.merge((), stats.step_seconds)
         self._ttft.merge((model,), stats.first_token_seconds)
@@ -150,6 +158,10 @@ class Metrics:
             "prompt_tokens_cached", "Tokens of prompts that were copied from another prompt, not read.", "model"
         )
         self._generation_tokens = counter("generation_tokens", "Tokens generated.", "model")
+        self._drafted_tokens = counter("spec_decode_draft_tokens", "Tokens read ahead of their answers.", "model")
+        self._accepted_drafts = counter(
+            "spec_decode_accepted_tokens", "Those of them with which the answers went on.", "model"
+        )
         self._successes = counter("request_success", "Answers that ended by themselves.", "model", "finished_reason")
         self._admission_rejections = counter(
             "admission_rejections", "Requests turned away before they cost anything.", "model", "reason"

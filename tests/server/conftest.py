@@ -100,6 +100,7 @@ def _start(llm: FrozenLLM, settings: Settings) -> RunningServer:
         max_context=CONTEXT,
         num_staging=2,
         prefix_cache_tokens=settings.prefix_cache_tokens,
+        draft_tokens=settings.draft_tokens,
     )
     engine = PacedEngine(llm, config)
     backend = LocalBackend(
