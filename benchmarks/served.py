@@ -27,7 +27,19 @@ def served(*flags: str, threads: int = 0) -> Iterator[Server]:
 
     0 threads leave their number to it.
     """
-    command = [sys.executable, "-m", "cli.main", "serve", "--port", "0", "--log-level", "error", *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "cli.main",
+        "serve",
+        "--port",
+        "0",
+        "--log-level",
+        "error",
+        "--draft-tokens",
+        "0",
+        *flags,
+    ]
     if threads:
         command += ["--threads", str(threads)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:

@@ -74,11 +74,13 @@ _TRAFFIC = Row(
             queries=[Query(_HTTP_ERRORS, "HTTP 5xx"), Query(_ANSWER_ERRORS, "answers")],
         ),
         Panel(
-            title="Tokens a second", about="Of prompts, those of them that were not read anew, and generated.",
+            title="Tokens a second",
+            about="Of prompts, those of them that were not read anew, and generated; those of these that took no pass.",
             queries=[
                 Query(f"sum({_rate('prompt_tokens_total')})", "prompt"),
                 Query(f"sum({_rate('prompt_tokens_cached_total')})", "prompt, cached"),
                 Query(f"sum({_rate('generation_tokens_total')})", "generated"),
+                Query(f"sum({_rate('spec_decode_accepted_tokens_total')})", "generated, drafted"),
             ],
         ),
         Panel(

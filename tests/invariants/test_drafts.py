@@ -141,7 +141,7 @@ def test_a_draft_that_ends_the_answer_leaves_nothing_behind(llm: FrozenLLM) -> N
     stopping = replace(request, params=replace(request.params, stop_token_ids=(plain.token_ids[9],)))
     [expected] = _engine(llm, 0).generate([stopping])
 
-    engine = _engine(llm, 8)
+    engine = _engine(llm, 5)
     [drafted] = engine.generate([replace(stopping, prediction_token_ids=plain.token_ids)])
 
     _assert_equal_to_the_bit([drafted], [expected])

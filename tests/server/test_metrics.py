@@ -22,7 +22,7 @@ NAMES = {
     "time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds",
     "request_queue_time_seconds", "request_prefill_time_seconds", "request_decode_time_seconds",
     "num_requests_running", "num_requests_waiting", "kv_cache_usage_ratio", "prompt_tokens", "prompt_tokens_cached",
-    "generation_tokens",
+    "generation_tokens", "spec_decode_draft_tokens", "spec_decode_accepted_tokens",
     "request_success", "admission_rejections", "proxy_accepted_tokens", "proxy_rejected_tokens", "proxy_forced_accepts",
     "proxy_rejections_per_position", "proxy_rejections_per_request", "proxy_accepted_rank", "proxy_requests",
     "proxy_step_seconds", "proxy_failed_steps", "proxy_reloads", "proxy_reload_seconds", "proxy_version_info",
