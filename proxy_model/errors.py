@@ -15,6 +15,7 @@ ProxyRlhfError
 ├── StoreUnavailable      the store's database is locked, full, torn or out of reach; try again later
 ├── StoreTooNew           the store's database was made by a later release
 ├── OutputTaken           another trainer works in the output folder
+├── ServersFailed         the servers that a run takes its answers from refuse, or none of them answers any more
 ├── GraderFailed          a reward has no score for an answer, after every retry
 │   ├── CostCeilingReached    a grading model has been asked as often as the settings allow
 │   └── GraderUnclear         a grading model answered, but not what it was asked for
@@ -128,6 +129,10 @@ class StoreTooNew(ProxyRlhfError):
 
 class OutputTaken(ProxyRlhfError):
     """Another trainer works in the output folder; it may be over soon, or never."""
+
+
+class ServersFailed(ProxyRlhfError):
+    """A run gets no answers from its servers; the message says which of them said what."""
 
 
 class GraderFailed(ProxyRlhfError):

@@ -26,6 +26,7 @@ from trainer.algorithm_config import (
 from trainer.held_out.config import EarlyStoppingConfig, GatesConfig, HeldOutConfig
 from trainer.rewards.endpoint_config import EndpointConfig
 from trainer.rewards.terms import RewardTerm
+from trainer.served.config import ServersConfig
 
 _GIVEN = {False: "given, unless data is", True: "left out with data"}
 
@@ -176,6 +177,9 @@ class TrainConfig:
 
     seed: int = 0
     tensorboard: bool = True
+    servers: ServersConfig | None = None
+    """Running servers that answer the prompts; None: an engine in the run's own process."""
+
     shape: ProxyShape = field(default_factory=ProxyShape)
     skam: SkamConfig = field(default_factory=SkamConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -206,6 +210,7 @@ class TrainConfig:
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
         self._check_source()
         self._check_held_out()
+        self._check_servers()
         is_grouped = self.rollout.responses_per_prompt > 1 or self.data is not None
         baseline = self.shaping.baseline
         require(is_grouped or baseline == "none", "shaping.baseline", baseline, "'none' with one response per prompt")
@@ -223,6 +228,14 @@ class TrainConfig:
         require(not (is_offline and is_on_policy), "algorithm", self.algorithm, "one that learns offline, with data")
         require(is_offline or self.algorithm != "dpo", "data", None, "given with dpo: it learns from pairs")
         require(not (is_offline and self.shaping.potential), "shaping.potential", True, "false with data")
+
+    def _check_servers(self) -> None:
+        if self.servers is None:
+            return
+        require(self.data is None, "servers", list(self.servers.urls), "left out with data")
+        require(self.registry is not None, "registry", None, "given with servers: the folder that they follow")
+        features = self.shape.features
+        require(features == "prefix", "shape.features", features, "'prefix' where servers answer")
 
     def _check_held_out(self) -> None:
         for name in ("gates", "early_stopping"):

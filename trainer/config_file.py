@@ -73,6 +73,9 @@ def _convert(kind: Any, value: object, name: str) -> object:
     if kind == tuple[Path, ...]:
         listed = value if isinstance(value, list | tuple) else [] if value is None else [value]
         return tuple(cast(Path, _convert(Path, each, name)) for each in listed)
+    if kind == tuple[str, ...]:
+        listed = value if isinstance(value, list | tuple) else [value]
+        return tuple(cast(str, _convert(str, each, name)) for each in listed)
     origin = get_origin(kind)
     if origin is Literal:
         return value

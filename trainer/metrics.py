@@ -68,6 +68,11 @@ HELD_OUT_METRICS: Mapping[str, str] = {
 }
 """In the rows of iterations after which the held-out judge has looked."""
 
+SERVED_METRICS: Mapping[str, str] = {
+    "rollout/differing_share": "positions whose candidates the run's own LLM would have offered otherwise / positions",
+}
+"""In the rows of runs whose answers come from servers."""
+
 
 def reward_metrics(scores: Tensor, normalised: Tensor, penalty_sums: Tensor) -> dict[str, float]:
     """Of (B,) raw scores, normalised scores and weighted penalties of each answer."""

@@ -11,6 +11,7 @@ from proxy_model.decoding.engine import Engine, EngineConfig
 from proxy_model.errors import BadCheckpoint, DataError
 from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.versions.checkpoint import read_checkpoint
+from proxy_model.versions.registry import ProxyRegistry
 from trainer.answerer import Answerer, OwnEngine
 from trainer.config import TrainConfig
 from trainer.held_out.examiner import Examiner
@@ -20,6 +21,9 @@ from trainer.offline.data import OfflineData
 from trainer.prompts import Prompt
 from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts
+from trainer.served.answerer import Servers
+from trainer.served.drafts import Drafts
+from trainer.served.fleet import Fleet
 from trainer.state import STATE_FILE, load_weights
 
 
@@ -70,7 +74,11 @@ def new_policy(config: TrainConfig, llm: FrozenLLM) -> ProxyPolicy:
 def answerer_of(
     config: TrainConfig, llm: FrozenLLM, prompts: Sequence[EncodedPrompt], interruption: Interruption
 ) -> Answerer:
-    """Who answers `prompts` in a run of these settings."""
+    """Who answers `prompts` in a run of these settings. Raises `InvalidParameter` for a key that cannot be read."""
+    if config.servers is not None:
+        fleet = Fleet(config.servers, config.servers.key())
+        drafts = Drafts.of(config.output, ProxyRegistry(config.registry_folder), config.proxy)
+        return Servers(llm, config, fleet, drafts, interruption)
     return OwnEngine(Engine(llm, engine_config(config, prompts)), config, interruption)
 
 

@@ -51,6 +51,9 @@ class Rollout:
     scores: Tensor | None = None
     """(B,) where they are known already."""
 
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of how the answers were gathered, where there is something to tell; see `trainer.metrics.SERVED_METRICS`."""
+
     @property
     def num_tokens(self) -> int:
         return sum(len(each.token_ids) for each in self.trajectories)

@@ -158,6 +158,7 @@ class Run:
         return {
             **metrics,
             **term_metrics(of_terms),
+            **rollout.metrics,
             "update/learning_rate": learning_rate,
             **self._speeds(rollout, score_seconds, time.perf_counter() - started),
             "progress/iteration": self.progress.iteration,

@@ -27,7 +27,8 @@ BEST_FILE = "best.safetensors"
 """The weights that the held-out judge has liked best so far."""
 
 FREE_TO_CHANGE = frozenset(
-    {"output", "registry", "tensorboard", "save_every", "publish_every", "keep_versions", "alias", "start", "gates"}
+    {"output", "registry", "alias", "start", "servers", "gates", "tensorboard"}
+    | {"save_every", "publish_every", "keep_versions"}
 )
 """Settings that a resumed run may change, since its weights do not depend on them, or not any more."""
 

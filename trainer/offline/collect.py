@@ -27,7 +27,18 @@ from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, prompt_indices, roll_out_policy
 
 NOT_OF_ANSWERS = frozenset(
-    {"output", "proxy", "registry", "alias", "publish_every", "keep_versions", "save_every", "tensorboard", "data"}
+    {
+        "output",
+        "proxy",
+        "registry",
+        "alias",
+        "publish_every",
+        "keep_versions",
+        "save_every",
+        "tensorboard",
+        "data",
+        "servers",
+    }
     | {"shaping", "ppo", "rloo", "likelihood", "dt", "dpo", "value", "offline"}
 )
 """Settings of a run that its answers do not depend on."""

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 import httpx
 
 from proxy_model.errors import CostCeilingReached, GraderFailed, GraderUnclear
+from trainer.api_key import bearer
+from trainer.endpoint_errors import MAX_WAIT_SECONDS, retry_after_seconds, said
 from trainer.rewards.endpoint_config import EndpointConfig
 from trainer.rewards.verdicts import Verdicts
 
 Reading = TypeVar("Reading")
 
-_MAX_WAIT_SECONDS = 60.0
 _MAX_QUOTED = 200
 _ASKED_AGAIN = 2
 """Times that a model is asked which answers something else than what was asked for."""
@@ -36,9 +37,11 @@ class ChatEndpoint:
         self._verdicts = verdicts
         self._sleep = sleep
         self._key = config.key()
-        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         self._client = httpx.Client(
-            base_url=config.url.rstrip("/") + "/", headers=headers, timeout=config.timeout_seconds, transport=transport
+            base_url=config.url.rstrip("/") + "/",
+            headers=bearer(self._key),
+            timeout=config.timeout_seconds,
+            transport=transport,
         )
         weakref.finalize(self, self._client.close)
 
@@ -83,7 +86,7 @@ class ChatEndpoint:
         for attempt in range(self.config.max_attempts):
             if attempt:
                 self._sleep(wait)
-            wait = min(_MAX_WAIT_SECONDS, 2.0**attempt) * random.uniform(0.5, 1.0)
+            wait = min(MAX_WAIT_SECONDS, 2.0**attempt) * random.uniform(0.5, 1.0)
             try:
                 response = self._client.post("chat/completions", json=question)
             except httpx.TransportError as error:
@@ -91,21 +94,8 @@ class ChatEndpoint:
                 continue
             if response.is_success:
                 return response
-            problem = f"it answered {response.status_code}: {self._said(response)}"
+            problem = f"it answered {response.status_code}: {said(response, self._key)}"
             if response.status_code < 500 and response.status_code not in (408, 409, 429):
                 break
-            wait = max(wait, _retry_after(response))
+            wait = max(wait, retry_after_seconds(response))
         raise GraderFailed(name, f"the endpoint {self._client.base_url.host} failed, {problem}")
-
-    def _said(self, response: httpx.Response) -> str:
-        """The error's message, without the key."""
-        try:
-            said = str(response.json()["error"]["message"])
-        except (ValueError, KeyError, TypeError):
-            said = response.text
-        return (said.replace(self._key, "***") if self._key else said)[:_MAX_QUOTED]
-
-
-def _retry_after(response: httpx.Response) -> float:
-    given = response.headers.get("Retry-After", "")
-    return min(_MAX_WAIT_SECONDS, float(given)) if given.isdecimal() else 0.0

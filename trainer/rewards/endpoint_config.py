@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy_model.errors import InvalidParameter
 from store.fine_tuning.require import require
+from trainer.api_key import read_api_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,4 @@ class EndpointConfig:
 
     def key(self, environment: Mapping[str, str] = os.environ) -> str | None:
         """The key, or None. Raises `InvalidParameter` for a file that cannot be read."""
-        if self.key_file is None:
-            return environment.get(self.key_variable) or None
-        try:
-            return self.key_file.read_text(encoding="utf-8").strip() or None
-        except OSError as error:
-            raise InvalidParameter("key_file", str(self.key_file), "a file that can be read") from error
+        return read_api_key(self.key_variable, self.key_file, environment)

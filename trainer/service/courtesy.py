@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import httpx
 
+from trainer.api_key import bearer
+
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
@@ -32,8 +34,7 @@ class ServerLoad:
     def __init__(
         self, metrics_url: str, key: str | None = None, *, transport: httpx.BaseTransport | None = None
     ) -> None:
-        headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        self._client = httpx.Client(headers=headers, timeout=_LOOK_SECONDS, transport=transport)
+        self._client = httpx.Client(headers=bearer(key), timeout=_LOOK_SECONDS, transport=transport)
         self._url = metrics_url
         self._problem = ""
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
-from trainer.metrics import HELD_OUT_METRICS, METRICS, TERM
+from trainer.metrics import HELD_OUT_METRICS, METRICS, SERVED_METRICS, TERM
 
-_METRICS = {**METRICS, **HELD_OUT_METRICS}
+_METRICS = {**METRICS, **HELD_OUT_METRICS, **SERVED_METRICS}
 _STATES = ("waiting", "training", "failing", "stopping")
 
 
