@@ -97,11 +97,12 @@ def test_every_command_and_flag_is_known(document: Path) -> None:
 
 @pytest.mark.parametrize("text", [text for document in DOCUMENTS for text in settings_files(document)])
 def test_the_settings_of_a_run_are_accepted(text: str) -> None:
-    """The first is the guide's, the second training.md's."""
+    """The first is the guide's, the others training.md's."""
     config = config_from_mapping({**tomllib.loads(text), "output": "runs/mine"})
 
-    assert config.proxy in ("mine", "careful")
+    assert config.proxy in ("mine", "careful", "kind")
     assert (config.gates is not None and config.gates.min_reward_gain == 0.1) == (config.proxy == "mine")
+    assert (config.servers is not None) == (config.proxy == "kind")
     assert [term.sources for term in config.rewards][1:] == [("hh_helpful",)] * (config.proxy == "careful")
 
 

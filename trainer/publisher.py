@@ -42,7 +42,7 @@ class Publisher:
         """
         registry, name = ProxyRegistry(self.config.registry_folder), self.config.proxy
         card = {
-            "settings": config_to_mapping(self.config),
+            "settings": {name: each for name, each in config_to_mapping(self.config).items() if name != "servers"},
             "iterations": iteration,
             "prompts_seen": iteration * self.config.rollout.prompts_per_iteration,
             "metrics": dict(row),

@@ -91,8 +91,7 @@ def test_answered_by_servers_it_ends_with_the_same_weights_and_leaves_nothing_be
     assert sum(answers) == 3 * 16
     assert min(answers) > 0
     assert registry.names() == [PROXY]
-    for server in servers:
-        eventually(lambda each=server: DRAFTS not in each.get("/v1/models").text, "the last version's end")
+    eventually(lambda: not any(DRAFTS in each.get("/v1/models").text for each in servers), "the last version's end")
 
 
 def test_a_run_that_is_killed_while_servers_answer_is_resumed_and_its_version_deleted(

@@ -11,20 +11,20 @@ from typing import Any
 
 from torch import Tensor
 
-from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.decision.trajectory import Trajectory
 from proxy_model.decoding.engine import Engine
 from proxy_model.errors import InvalidParameter
 from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.config import TrainConfig
 from trainer.config_file import config_to_mapping
+from trainer.interruption import Interruption
 from trainer.lock import sole_trainer
 from trainer.offline.folder import MAX_SHARDS, DataDescription, DataWriter
 from trainer.offline.plain import roll_out_plain
 from trainer.offline.summary import finish
-from trainer.parts import Parts, engine_config, fitting_prompts, new_policy
+from trainer.parts import Parts, answerer_of, engine_config, fitting_prompts, new_policy
 from trainer.rewards.weighted import WeightedReward
-from trainer.rollout import EncodedPrompt, Rollout, derived_seed, prompt_indices, roll_out_policy
+from trainer.rollout import EncodedPrompt, Rollout, derived_seed, prompt_indices
 
 NOT_OF_ANSWERS = frozenset(
     {
@@ -46,6 +46,9 @@ NOT_OF_ANSWERS = frozenset(
 Watcher = Callable[[int, int], None]
 """Told how many shards are done, and of how many."""
 
+_Answers = Callable[[Sequence[EncodedPrompt], int], Rollout]
+"""To the prompts of a shard, with its number."""
+
 
 def collect(config: TrainConfig, parts: Parts, *, is_plain: bool, on_shard: Watcher) -> Mapping[str, Any]:
     """Fill `config.output`, or finish what a killed collection left there; returns the folder's summary.
@@ -57,6 +60,8 @@ def collect(config: TrainConfig, parts: Parts, *, is_plain: bool, on_shard: Watc
         raise InvalidParameter("data", str(config.data), "left out where answers are made")
     if is_plain and config.shape.features != "prefix":
         raise InvalidParameter("shape.features", config.shape.features, "'prefix' where the LLM alone answers")
+    if is_plain and config.servers is not None:
+        raise InvalidParameter("servers", list(config.servers.urls), "left out where the LLM alone answers")
     prompts = fitting_prompts(config, parts)
     num_shards = _num_shards(config, prompts)
     with sole_trainer(config.output):
@@ -75,9 +80,7 @@ class _Collector:
     config: TrainConfig
     reward_model: WeightedReward
     prompts: Sequence[EncodedPrompt]
-    engine: Engine
-    policy: ProxyPolicy | None
-    """None: the LLM alone answers."""
+    answers: _Answers
 
     def shard(self, number: int) -> tuple[Sequence[Trajectory], Tensor, Tensor]:
         """The answers of shard `number`, their scores (B,) and kinds (B,)."""
@@ -86,26 +89,32 @@ class _Collector:
         chosen = prompt_indices(kinds, rollout.prompts_per_iteration, number, config.seed)
         num_left = _num_prompts(config, self.prompts) - number * rollout.prompts_per_iteration
         prompts = [self.prompts[index] for index in chosen[:num_left] for _ in range(rollout.responses_per_prompt)]
-        answers = self._answers(prompts, number)
+        answers = self.answers(prompts, number)
         return answers.trajectories, self.reward_model.score(answers.conversations), answers.kinds
-
-    def _answers(self, prompts: Sequence[EncodedPrompt], number: int) -> Rollout:
-        skam, rollout, seed = self.config.skam, self.config.rollout, self.config.seed
-        if self.policy is None:
-            return roll_out_plain(self.engine, skam, prompts, rollout.max_tokens, derived_seed(seed, number))
-        return roll_out_policy(self.engine, self.policy, skam, prompts, rollout, iteration=number, seed=seed)
 
 
 def _collector(config: TrainConfig, parts: Parts, prompts: Sequence[EncodedPrompt], *, is_plain: bool) -> _Collector:
     if parts.reward_model is None:
         raise InvalidParameter("rewards", None, "given")
-    return _Collector(
-        config=config,
-        reward_model=parts.reward_model,
-        prompts=prompts,
-        engine=Engine(parts.llm, engine_config(config, prompts)),
-        policy=None if is_plain else new_policy(config, parts.llm),
-    )
+    make = _plain_answers if is_plain else _decided_answers
+    answers = make(config, parts.llm, prompts)
+    return _Collector(config=config, reward_model=parts.reward_model, prompts=prompts, answers=answers)
+
+
+def _plain_answers(config: TrainConfig, llm: FrozenLLM, prompts: Sequence[EncodedPrompt]) -> _Answers:
+    """The LLM's own."""
+    engine = Engine(llm, engine_config(config, prompts))
+
+    def answers(some: Sequence[EncodedPrompt], number: int) -> Rollout:
+        return roll_out_plain(engine, config.skam, some, config.rollout.max_tokens, derived_seed(config.seed, number))
+
+    return answers
+
+
+def _decided_answers(config: TrainConfig, llm: FrozenLLM, prompts: Sequence[EncodedPrompt]) -> _Answers:
+    """Under the start policy, or version 0."""
+    policy, answerer = new_policy(config, llm), answerer_of(config, llm, prompts, Interruption())
+    return lambda some, number: answerer.roll_out(policy, some, iteration=number)
 
 
 def _num_prompts(config: TrainConfig, prompts: Sequence[EncodedPrompt]) -> int:

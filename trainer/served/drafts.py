@@ -8,13 +8,13 @@ anything is published: a resumed run deletes what a killed one left.
 import logging
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proxy_model import disk
 from proxy_model.decision.bank import ProxyRef
-from proxy_model.errors import BadCheckpoint, VersionInUse
+from proxy_model.errors import BadCheckpoint, UnknownProxy, VersionInUse
 from proxy_model.versions.checkpoint import Checkpoint
 from proxy_model.versions.registry import ProxyRegistry
 
@@ -54,14 +54,16 @@ class Drafts:
     def _delete_own(self, ref: ProxyRef) -> None:
         try:
             is_own = self.registry.verify(ref).card.get(_RUN) == self.run_id
-        except BadCheckpoint:
+        except (BadCheckpoint, UnknownProxy):
             is_own = False
         if is_own:
             self._delete(ref)
 
     def _delete(self, ref: ProxyRef) -> None:
+        """Unless somebody else has."""
         try:
-            self.registry.delete(ref.name, ref.version)
+            with suppress(UnknownProxy):
+                self.registry.delete(ref.name, ref.version)
         except VersionInUse:
             logger.warning("a version for rollouts stays, since an alias names it", extra={"proxy": str(ref)})
 

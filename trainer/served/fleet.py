@@ -26,6 +26,8 @@ class Fleet:
 
     config: ServersConfig
     key: str | None
+    transport: httpx.AsyncBaseTransport | None = None
+    """Stands in for the network in tests."""
 
     def ask(self, questions: Sequence[Question], leave_if_due: Callable[[], None]) -> list[ServedAnswer]:
         """Every question's answer, in their order, whoever gives it.
@@ -36,13 +38,12 @@ class Fleet:
 
     async def _ask(self, questions: Sequence[Question], leave_if_due: Callable[[], None]) -> list[ServedAnswer]:
         timeout = httpx.Timeout(self.config.timeout_seconds, connect=_CONNECT_SECONDS)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        transport = httpx.AsyncHTTPTransport(limits=limits, socket_options=_keep_alive())
+        transport = self.transport or _network()
         async with httpx.AsyncClient(headers=bearer(self.key), timeout=timeout, transport=transport) as client:
             servers = [Server(url, client, self.key) for url in self.config.urls]
             batch = _Batch(questions)
             num_workers = min(self.config.parallel, len(questions))
-            workers = [batch.work(server) for server in servers for _ in range(num_workers)]
+            workers = [batch.work(server) for _ in range(num_workers) for server in servers]  # in turn: all get some
             await _first(batch.done(), self._watch(servers, leave_if_due), *workers)
             return batch.answers()
 
@@ -108,6 +109,12 @@ async def _first(*works: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _network() -> httpx.AsyncHTTPTransport:
+    """As many connections as there are workers."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.AsyncHTTPTransport(limits=limits, socket_options=_keep_alive())
 
 
 def _keep_alive() -> list[tuple[int, int, int]]:
