@@ -22,8 +22,8 @@ from trainer.prompts import Prompt
 from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts
 from trainer.served.answerer import Servers
-from trainer.served.drafts import Drafts
 from trainer.served.fleet import Fleet
+from trainer.served.lending import Lending
 from trainer.state import STATE_FILE, load_weights
 
 
@@ -77,8 +77,8 @@ def answerer_of(
     """Who answers `prompts` in a run of these settings. Raises `InvalidParameter` for a key that cannot be read."""
     if config.servers is not None:
         fleet = Fleet(config.servers, config.servers.key())
-        drafts = Drafts.of(config.output, ProxyRegistry(config.registry_folder), config.proxy)
-        return Servers(llm, config, fleet, drafts, interruption)
+        lending = Lending.of(config.output, ProxyRegistry(config.registry_folder), config.proxy)
+        return Servers(llm, config, fleet, lending, interruption)
     return OwnEngine(Engine(llm, engine_config(config, prompts)), config, interruption)
 
 

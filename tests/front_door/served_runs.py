@@ -21,7 +21,7 @@ from trainer.rewards.weighted import WeightedReward, WeightedTerm
 from trainer.served.config import ServersConfig
 
 PROXY = "worded"
-DRAFTS = f"{PROXY}.rollouts"
+LENT = f"{PROXY}.rollouts"
 
 
 class Length:

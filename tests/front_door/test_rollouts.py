@@ -17,7 +17,7 @@ from proxy_model.paths import proxies_root
 from proxy_model.versions.registry import ProxyRegistry
 from tests.architectures import random_model
 from tests.front_door.conftest import StartServer
-from tests.front_door.served_runs import DRAFTS, PROXY, run_config, train_on, train_until_the_server_stops
+from tests.front_door.served_runs import LENT, PROXY, run_config, train_on, train_until_the_server_stops
 from tests.front_door.server_process import ServerProcess, eventually
 from tests.tiny_tokenizer import byte_tokenizer
 from tests.trainer.tiny_llm import tiny_llm
@@ -91,7 +91,7 @@ def test_answered_by_servers_it_ends_with_the_same_weights_and_leaves_nothing_be
     assert sum(answers) == 3 * 16
     assert min(answers) > 0
     assert registry.names() == [PROXY]
-    eventually(lambda: not any(DRAFTS in each.get("/v1/models").text for each in servers), "the last version's end")
+    eventually(lambda: not any(LENT in each.get("/v1/models").text for each in servers), "the last version's end")
 
 
 def test_a_run_that_is_killed_while_servers_answer_is_resumed_and_its_version_deleted(
@@ -110,16 +110,16 @@ def test_a_run_that_is_killed_while_servers_answer_is_resumed_and_its_version_de
     process.start()
     try:
         eventually((config.output / METRICS_FILE).exists, "the first iteration")
-        eventually(lambda: registry.versions(DRAFTS), "the second rollout")
+        eventually(lambda: registry.versions(LENT), "the second rollout")
         process.kill()
         process.join()
-        left = registry.versions(DRAFTS)
+        left = registry.versions(LENT)
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
     found = train_on(run_llm, config, is_resumed=True)
 
     assert len(left) == 1
-    assert registry.versions(DRAFTS) == []
+    assert registry.versions(LENT) == []
     assert_same_run(found, expected)
 
 
@@ -139,7 +139,7 @@ def test_a_wrong_key_and_a_server_of_another_llm_are_refused_before_anything_is_
 
     assert "002" not in str(refusal.value)
     assert read_rows(wrong_key.output / METRICS_FILE) == read_rows(wrong_llm.output / METRICS_FILE) == []
-    assert registry.versions(DRAFTS) == []
+    assert registry.versions(LENT) == []
     assert train_on(run_llm, wrong_key, is_resumed=True).is_done
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(KEY.encode() in each for each in written)
@@ -162,4 +162,4 @@ def test_a_server_that_is_killed_has_its_prompts_answered_by_the_other_and_a_run
 
     assert [row["rollout/differing_share"] for row in rows] == [0, 0]
     assert_same_run(found, expected)
-    assert ProxyRegistry(proxies_root(home)).versions(DRAFTS) == []
+    assert ProxyRegistry(proxies_root(home)).versions(LENT) == []

@@ -15,8 +15,8 @@ from trainer.config import TrainConfig
 from trainer.interruption import Interruption
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed
 from trainer.served.answer import Question
-from trainer.served.drafts import Drafts
 from trainer.served.fleet import Fleet
+from trainer.served.lending import Lending
 
 _ANSWERS_PER_PASS = 16
 """Read before the run is asked again whether it goes on."""
@@ -29,7 +29,7 @@ class Servers:
     llm: FrozenLLM
     config: TrainConfig
     fleet: Fleet
-    drafts: Drafts
+    lending: Lending
     interruption: Interruption
 
     def roll_out(
@@ -43,7 +43,7 @@ class Servers:
         """Raises `ServersFailed`, too. `aims` are numbers, or all None."""
         started = time.perf_counter()
         aims = aims or [None] * len(prompts)
-        with self.drafts.lent(self._checkpoint(policy, iteration, is_told=aims[0] is not None)) as ref:
+        with self.lending.lent(self._checkpoint(policy, iteration, is_told=aims[0] is not None)) as ref:
             questions = self._questions(ref, prompts, iteration, aims)
             answers = self.fleet.ask(questions, self.interruption.leave_if_aborted)
         retraced = self._retraced(policy, [answer.decided for answer in answers])

@@ -18,7 +18,7 @@ from trainer.served.answer import Question
 from trainer.served.config import ServersConfig
 from trainer.served.fleet import Fleet
 
-DRAFT = ProxyRef(name="mine.rollouts", version=3)
+LENT = ProxyRef(name="mine.rollouts", version=3)
 Say = Callable[[dict[str, Any]], Awaitable[httpx.Response]]
 """From a completion's body to what is answered."""
 
@@ -27,7 +27,7 @@ def questions(number: int, target_return: float | None = None) -> list[Question]
     return [
         Question(
             prompt_token_ids=(7, index),
-            proxy=DRAFT,
+            proxy=LENT,
             seed=100 + index,
             max_tokens=5,
             max_candidates=2,
@@ -48,7 +48,7 @@ def completion(seed: int) -> dict[str, Any]:
         {"candidates": [candidate(2, is_free=False)]},
     ]
     choice = {"text": f"answer {seed}", "finish_reason": "length", "proxy": {"decisions": decisions}}
-    return {"choices": [choice], "proxy": {"id": DRAFT.name, "version": DRAFT.version}}
+    return {"choices": [choice], "proxy": {"id": LENT.name, "version": LENT.version}}
 
 
 async def answers(body: dict[str, Any]) -> httpx.Response:
@@ -251,7 +251,7 @@ def test_a_version_that_a_server_does_not_see_yet_is_waited_for(message: str) ->
     "change",
     [
         {"choices": []},  # no answer
-        {"proxy": {"id": DRAFT.name, "version": 2}},  # by another version
+        {"proxy": {"id": LENT.name, "version": 2}},  # by another version
         {"proxy": None},  # by the LLM alone
         {"choices": [{"text": "", "finish_reason": "stop", "proxy": {"decisions": []}}]},  # without a token
         {"choices": [{"text": "", "finish_reason": "stop", "proxy": {"decisions": None}}]},  # without decisions

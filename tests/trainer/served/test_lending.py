@@ -11,7 +11,7 @@ from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.errors import GatesNotPassed, ServersFailed
 from proxy_model.versions.checkpoint import Checkpoint
 from proxy_model.versions.registry import ProxyRegistry
-from trainer.served.drafts import Drafts
+from trainer.served.lending import Lending
 
 
 def checkpoint(seed: int = 1) -> Checkpoint:
@@ -26,12 +26,12 @@ def registry(tmp_path: Path) -> ProxyRegistry:
     return found
 
 
-def drafts(registry: ProxyRegistry, run: str = "run") -> Drafts:
-    return Drafts.of(registry.root.parent / run, registry, "mine")
+def lending(registry: ProxyRegistry, run: str = "run") -> Lending:
+    return Lending.of(registry.root.parent / run, registry, "mine")
 
 
 def test_a_lent_version_is_there_for_as_long_as_it_is_needed_and_no_alias_may_name_it(registry: ProxyRegistry) -> None:
-    with drafts(registry).lent(checkpoint(3)) as ref:
+    with lending(registry).lent(checkpoint(3)) as ref:
         assert ref == ProxyRef("mine.rollouts", 1)
         assert registry.verify(ref).card["iteration"] == 3
         assert registry.aliases("mine.rollouts").versions == {}
@@ -40,19 +40,19 @@ def test_a_lent_version_is_there_for_as_long_as_it_is_needed_and_no_alias_may_na
 
     assert registry.names() == ["mine"]
     assert registry.aliases("mine").versions == {"stable": 1}
-    with drafts(registry).lent(checkpoint(4)) as ref:
+    with lending(registry).lent(checkpoint(4)) as ref:
         assert ref.version == 2  # a server may still know version 1
 
 
 def test_it_goes_when_the_rollout_fails(registry: ProxyRegistry) -> None:
-    with pytest.raises(ServersFailed), drafts(registry).lent(checkpoint()):
+    with pytest.raises(ServersFailed), lending(registry).lent(checkpoint()):
         raise ServersFailed("gone")
 
     assert registry.versions("mine.rollouts") == []
 
 
 def test_what_a_killed_run_has_left_goes_when_it_is_resumed_and_that_of_others_stays(registry: ProxyRegistry) -> None:
-    begun = [drafts(registry, run) for run in ("broken", "other", "run")]
+    begun = [lending(registry, run) for run in ("broken", "other", "run")]
     lent = [each.lent(checkpoint()) for each in begun]
     for each in lent:
         each.__enter__()
@@ -60,7 +60,7 @@ def test_what_a_killed_run_has_left_goes_when_it_is_resumed_and_that_of_others_s
     assert registry.versions("mine.rollouts") == [1, 2, 3]
 
     for run in ("run", "broken"):
-        drafts(registry, run)
+        lending(registry, run)
 
     assert registry.versions("mine.rollouts") == [1, 2]  # whose the broken one is cannot be told
 
@@ -68,7 +68,7 @@ def test_what_a_killed_run_has_left_goes_when_it_is_resumed_and_that_of_others_s
 def test_a_version_that_was_forced_into_service_stays_there(
     registry: ProxyRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with drafts(registry).lent(checkpoint()):
+    with lending(registry).lent(checkpoint()):
         registry.promote("mine.rollouts", 1, is_forced=True)
 
     assert registry.versions("mine.rollouts") == [1]
@@ -76,7 +76,7 @@ def test_a_version_that_was_forced_into_service_stays_there(
 
 
 def test_a_long_name_is_cut_to_what_a_proxy_may_be_called(registry: ProxyRegistry) -> None:
-    long = Drafts.of(registry.root.parent / "run", registry, "x" * 64)
+    long = Lending.of(registry.root.parent / "run", registry, "x" * 64)
 
     with long.lent(checkpoint()) as ref:
         assert ref.name == "x" * 55 + ".rollouts"

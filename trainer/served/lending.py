@@ -26,7 +26,7 @@ _RUN = "run"
 
 
 @dataclass(frozen=True, slots=True)
-class Drafts:
+class Lending:
     """Of the run with the number `run_id`."""
 
     registry: ProxyRegistry
@@ -34,12 +34,12 @@ class Drafts:
     run_id: str
 
     @staticmethod
-    def of(output: Path, registry: ProxyRegistry, proxy: str) -> "Drafts":
+    def of(output: Path, registry: ProxyRegistry, proxy: str) -> "Lending":
         """Those of the run in `output`; what a killed process has left of them is deleted."""
-        drafts = Drafts(registry, proxy[: _LONGEST_NAME - len(_SUFFIX)] + _SUFFIX, _run_id(output.absolute()))
-        for version in registry.versions(drafts.name):
-            drafts._delete_own(ProxyRef(name=drafts.name, version=version))
-        return drafts
+        lending = Lending(registry, proxy[: _LONGEST_NAME - len(_SUFFIX)] + _SUFFIX, _run_id(output.absolute()))
+        for version in registry.versions(lending.name):
+            lending._delete_own(ProxyRef(name=lending.name, version=version))
+        return lending
 
     @contextmanager
     def lent(self, checkpoint: Checkpoint) -> Iterator[ProxyRef]:
