@@ -9,10 +9,11 @@ from ctypes import c_double
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy_model import engine, llama_decoder
+from proxy_model.decoding import engine
 from proxy_model.decoding.emit import Emitter
 from proxy_model.decoding.engine import Engine
 from proxy_model.decoding.scheduler import Scheduler
+from proxy_model.llm import llama_decoder
 from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.llm.kv_cache import KVCache
 from proxy_model.llm.linear import FrozenLinear
