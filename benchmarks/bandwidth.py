@@ -27,7 +27,8 @@ from benchmarks.rounds import Spread, alternate, ratios
 from benchmarks.step_parts import timed_parts
 from benchmarks.step_times import run_steps
 from benchmarks.workload import held_out_prompts, loaded_llm, requests
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 
 BUFFER_BYTES = 512 * 2**20
 READS = 5

@@ -31,7 +31,8 @@ from benchmarks.workload import (
     untrained_policy,
 )
 from proxy_model.decision.bank import ProxyRef
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.llm.source import resolve_llm
 

@@ -20,7 +20,8 @@ from rich.table import Table
 from benchmarks.findings import publish
 from benchmarks.rounds import Spread, alternate, ratios
 from benchmarks.workload import ROOT, TRAINED, held_out_prompts, load_trained, loaded_llm, requests
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import Finished, GenerationRequest
 from proxy_model.llm.tokenizer import ChatTokenizer
 from trainer.preferences import load_preferences

@@ -22,7 +22,8 @@ from benchmarks.findings import publish
 from benchmarks.rounds import Spread, alternate, ratios
 from benchmarks.workload import MAX_PROMPT_TOKENS, ROOT, loaded_llm
 from proxy_model.decision.bank import ProxyRef
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.evaluation.loading import load_rows

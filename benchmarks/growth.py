@@ -27,7 +27,8 @@ from benchmarks.findings import publish
 from benchmarks.rounds import Spread, alternate
 from benchmarks.step_times import run_steps
 from benchmarks.workload import held_out_prompts, loaded_llm, requests
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.llm.frozen_llm import FrozenLLM
 
 PROMPTS = (16, 64, 256, 1024, 4096, 8000)

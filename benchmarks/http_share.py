@@ -29,7 +29,8 @@ from benchmarks.findings import publish
 from benchmarks.rounds import Spread, alternate, ratios
 from benchmarks.served import Server, served
 from benchmarks.workload import held_out, loaded_llm, requests
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from trainer.rollout import EncodedPrompt
 
 STREAMS = (1, 8, 32, 128)

@@ -8,7 +8,8 @@ import typer
 from benchmarks.peer import answer_jobs
 from benchmarks.workload import TRAINED, load_trained, loaded_llm, requests
 from proxy_model.decision.bank import ProxyRef
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 
 
 def main(model: str, threads: int, max_running: int) -> None:

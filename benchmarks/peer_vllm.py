@@ -8,7 +8,7 @@ import typer
 
 from benchmarks.peer import answer_jobs
 from benchmarks.workload import DEMO_PROXY, TRAINED, requests
-from proxy_model.decoding.engine import EngineConfig
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import GenerationRequest
 from server.backends.vllm.launch import VllmSettings, open_model, prepare_environment
 from vllm_plugin.arguments import to_arguments

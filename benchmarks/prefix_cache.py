@@ -23,7 +23,8 @@ from rich.table import Table
 from benchmarks.findings import publish
 from benchmarks.rounds import Spread, alternate, ratios
 from benchmarks.workload import loaded_llm
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import GenerationRequest, SamplingParams
 
 WITH, WITHOUT = "with", "without"

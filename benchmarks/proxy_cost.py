@@ -26,7 +26,8 @@ from benchmarks.rounds import Spread, alternate, ratios
 from benchmarks.step_times import run_steps
 from benchmarks.workload import ALL_CANDIDATES, held_out_prompts, loaded_llm, requests, untrained_policy
 from proxy_model.decision.bank import LoadedProxy, ProxyRef
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.llm.frozen_llm import FrozenLLM
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)

@@ -7,7 +7,8 @@ from typing import Self
 from cli.proxy_name import resolve
 from cli.speaker import ChatOptions, Message
 from proxy_model.decision.bank import ProxyRef
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import GenerationRequest, SamplingParams, Usage
 from proxy_model.llm.frozen_llm import load_llm
 from proxy_model.paths import proxies_root

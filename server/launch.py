@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 import uvicorn
 
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.errors import InvalidParameter
 from proxy_model.json_log import configure_logging
 from proxy_model.llm.frozen_llm import DecoderKind, load_llm

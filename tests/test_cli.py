@@ -17,7 +17,8 @@ from cli.speaker import ChatOptions
 from cli.train import make_config
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import SkamConfig
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from proxy_model.errors import InvalidParameter
 from proxy_model.llm.frozen_llm import FrozenLLM

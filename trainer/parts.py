@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from proxy_model.decision.policy import ProxyPolicy
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.errors import BadCheckpoint, DataError
 from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.versions.checkpoint import read_checkpoint

@@ -7,7 +7,6 @@ and unloaded between two steps; a sequence keeps the version that it was submitt
 import logging
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from proxy_model.decoding.admission import check_fits, check_proxy, check_target
 from proxy_model.decoding.candidate_walk import judge, propose, take_accepted
 from proxy_model.decoding.decode import Decided, decide, to_host
 from proxy_model.decoding.emit import AcceptedPosition, Emitter
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.grammar_compiler import GrammarCompiler
 from proxy_model.decoding.logit_processors import LogitProcessors
 from proxy_model.decoding.prefix_cache import PrefixCache
@@ -38,63 +38,6 @@ logger = logging.getLogger(__name__)
 
 TOO_COMPLEX = "The form that the answer must have became too complex to follow."
 """The error of an answer whose grammar cannot be followed any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
-    """Sizes of an engine."""
-
-    max_running: int = 32
-    """Sequences in one step."""
-
-    max_waiting: int = 256
-    """Requests in the queue; one more is refused."""
-
-    max_context: int = 2048
-    """Tokens of a prompt and its answer; never more than the LLM's own limit."""
-
-    prefill_tokens: int = 256
-    """Prompt tokens in one step, so that a long prompt does not stall running answers."""
-
-    num_staging: int = 8
-    """Prompts on their way in at once."""
-
-    prefix_cache_tokens: int = 8192
-    """Tokens of prompts whose keys and values are kept for prompts that begin alike. 0: none."""
-
-    max_candidates: int = 16
-    """Width K of the slates; a proxy trained with more is refused."""
-
-    candidates_per_pass: int = 4
-    """Candidates of one position that the LLM reads side by side for proxies with `candidate` or `both` features, in
-    answers in which they reject often. 1: one after the other."""
-
-    candidate_rows: int = 16
-    """Rows that the candidates of all answers may take in a pass; one each is the least. More cost more, measured with
-    the demo LLM on CPU, than the passes that they save."""
-
-    draft_tokens: int = 0
-    """Tokens of an answer that are drafted by prompt lookup and verified, by LLM and proxy, in the pass that reads
-    them. Only where a pass tells the same of a token as it would alone (`FrozenLLM.has_independent_rows`). 0: none."""
-
-    draft_rows: int = 6
-    """Rows up to which a pass is filled with drafts: as many as the kernels multiply with a weight at once."""
-
-    def __post_init__(self) -> None:
-        for name in (
-            "max_running",
-            "max_context",
-            "prefill_tokens",
-            "num_staging",
-            "max_candidates",
-            "candidates_per_pass",
-            "candidate_rows",
-        ):
-            if getattr(self, name) < 1:
-                raise InvalidParameter(name, getattr(self, name), "at least 1")
-        for name in ("max_waiting", "prefix_cache_tokens", "draft_tokens", "draft_rows"):
-            if getattr(self, name) < 0:
-                raise InvalidParameter(name, getattr(self, name), "at least 0")
 
 
 class Engine:

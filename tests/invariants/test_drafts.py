@@ -9,7 +9,8 @@ from torch import Tensor
 
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import SkamConfig
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.grammar import GrammarSpec
 from proxy_model.decoding.request import Finished, GenerationRequest, SamplingParams
 from proxy_model.errors import InvalidParameter

@@ -10,7 +10,8 @@ import torch
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import FeatureMode, PolicyConfig, SkamConfig
 from proxy_model.decision.policy import ProxyPolicy
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.grammar import ANY_JSON_OBJECT, GrammarSpec, json_schema
 from proxy_model.decoding.logit_processors import unpacked
 from proxy_model.decoding.request import Delta, Finished, GenerationRequest, SamplingParams

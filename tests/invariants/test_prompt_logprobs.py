@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import Delta, GenerationRequest, SamplingParams, TokenLogprob
 from proxy_model.llm.frozen_llm import FrozenLLM
 

@@ -8,7 +8,8 @@ import torch
 
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import SkamConfig
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import Delta, Finished, GenerationRequest, SamplingParams
 from proxy_model.errors import InvalidParameter
 from proxy_model.llm.frozen_llm import FrozenLLM

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import uvicorn
 
-from proxy_model.decoding.engine import EngineConfig
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.llm.frozen_llm import FrozenLLM
 from server.app import create_app
 from server.backends.local import LocalBackend

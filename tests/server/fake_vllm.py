@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from proxy_model.decision.bank import ProxyRef
-from proxy_model.decoding.engine import EngineConfig
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.grammar_compiler import GrammarCompiler
 from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.llm.identity import LLMIdentity

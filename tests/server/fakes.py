@@ -12,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import PolicyConfig, SkamConfig
 from proxy_model.decision.policy import ProxyPolicy
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import Delta
 from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.versions.checkpoint import Checkpoint

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from proxy_model.decision.trajectory import Trajectory
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import Finished, GenerationRequest, SamplingParams
 from tests.conftest import steer
 from tests.server.conftest import RunningServer, chat_body, eventually

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.llm.frozen_llm import FrozenLLM
 from server.app import create_app
 from server.backends.local import LocalBackend

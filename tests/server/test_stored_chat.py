@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 
-from proxy_model.decoding.engine import EngineConfig
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.paths import store_file
 from server.backends.local import LocalBackend

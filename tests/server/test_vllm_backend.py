@@ -17,7 +17,8 @@ import pytest
 
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import SkamConfig
-from proxy_model.decoding.engine import BROKEN, Engine, EngineConfig
+from proxy_model.decoding.engine import BROKEN, Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.grammar import json_schema
 from proxy_model.decoding.request import Delta, GenerationRequest, SamplingParams
 from proxy_model.errors import EngineDead, EngineFull, InvalidParameter, PromptTooLong, UnknownProxy

@@ -4,7 +4,8 @@ import torch
 from proxy_model.decision.config import FeatureMode, PolicyConfig, SkamConfig
 from proxy_model.decision.features import DecisionFeatures
 from proxy_model.decision.policy import ProxyPolicy
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.batch import flatten
 from trainer.config import RolloutConfig

@@ -8,7 +8,8 @@ import torch
 
 from proxy_model.decision.bank import LoadedProxy, ProxyBank, ProxyRef
 from proxy_model.decision.config import SkamConfig
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.grammar import json_schema
 from proxy_model.decoding.request import Finished, GenerationRequest, SamplingParams
 from proxy_model.errors import UnknownProxy

@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import SkamConfig
-from proxy_model.decoding.engine import EngineConfig
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.evaluation.answer import Answer, Answers, SystemFacts

@@ -13,7 +13,8 @@ from torch import Tensor
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import SkamConfig
 from proxy_model.decision.policy import ProxyPolicy
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.disk import replace_file
 from proxy_model.errors import BadCheckpoint, DataError, UnknownProxy
 from proxy_model.llm.frozen_llm import FrozenLLM

@@ -18,7 +18,8 @@ from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import SkamConfig
 from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.decision.trajectory import Trajectory, decision_features, decisions
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from proxy_model.llm.frozen_llm import FrozenLLM
 

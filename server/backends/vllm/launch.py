@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from proxy_model.decoding.engine import EngineConfig
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.errors import InvalidParameter, ModelUnavailable
 from proxy_model.llm.frozen_llm import resolve_dtype
 from proxy_model.llm.identity import LLMIdentity, identity_of, open_llm

@@ -8,7 +8,8 @@ import openai
 import pytest
 
 from proxy_model.decision.bank import ProxyRef
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import Finished, GenerationRequest, SamplingParams
 from proxy_model.llm.embedded import DEFAULT_LLM
 from proxy_model.llm.frozen_llm import FrozenLLM, load_llm

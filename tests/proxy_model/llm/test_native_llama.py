@@ -11,7 +11,8 @@ from torch import Tensor
 
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import SkamConfig
-from proxy_model.decoding.engine import Engine, EngineConfig
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from proxy_model.llm.attention import Chunk, PackedStep
 from proxy_model.llm.branches import Branches
