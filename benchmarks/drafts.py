@@ -21,7 +21,7 @@ from benchmarks.findings import publish
 from benchmarks.rounds import Spread, alternate, ratios
 from benchmarks.workload import ROOT, TRAINED, held_out_prompts, load_trained, loaded_llm, requests
 from proxy_model.decoding.engine import Engine
-from proxy_model.decoding.engine_config import EngineConfig
+from proxy_model.decoding.engine_config import DRAFT_TOKENS, EngineConfig
 from proxy_model.decoding.request import Finished, GenerationRequest
 from proxy_model.llm.tokenizer import ChatTokenizer
 from trainer.preferences import load_preferences
@@ -61,7 +61,7 @@ def main(
     sequences: Annotated[list[int] | None, typer.Option()] = None,
     answers: int = 6,
     tokens: int = 128,
-    draft_tokens: int = 5,
+    draft_tokens: int = DRAFT_TOKENS,
     draft_rows: int = EngineConfig().draft_rows,
     model: str = "smollm2-135m-instruct",
     threads: Annotated[int, typer.Option(help="0: torch's own choice.")] = 0,

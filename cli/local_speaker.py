@@ -8,7 +8,7 @@ from cli.proxy_name import resolve
 from cli.speaker import ChatOptions, Message
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decoding.engine import Engine
-from proxy_model.decoding.engine_config import EngineConfig
+from proxy_model.decoding.engine_config import DRAFT_TOKENS, EngineConfig
 from proxy_model.decoding.request import GenerationRequest, SamplingParams, Usage
 from proxy_model.llm.frozen_llm import load_llm
 from proxy_model.paths import proxies_root
@@ -36,7 +36,7 @@ class LocalSpeaker:
     def load(cls, model: str, proxy: str | None, options: ChatOptions) -> Self:
         """Raises `ModelUnavailable`, `UnknownProxy`, `BadCheckpoint`."""
         llm = load_llm(model)
-        engine = Engine(llm, EngineConfig(max_running=1))
+        engine = Engine(llm, EngineConfig(max_running=1, draft_tokens=DRAFT_TOKENS))
         if proxy is None or proxy == "base":
             return cls(engine, None, options)
         registry = ProxyRegistry(proxies_root())

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from proxy_model.decoding.engine_config import DRAFT_TOKENS
 from proxy_model.errors import InvalidParameter
 from proxy_model.llm.embedded import DEFAULT_LLM
 from proxy_model.paths import home_folder, proxies_root
@@ -139,7 +140,7 @@ class Settings:
     prefix_cache_tokens: int = 8192
     """Tokens of prompts whose keys and values are kept for prompts of the same API key that begin alike. 0: none."""
 
-    draft_tokens: int = 5
+    draft_tokens: int = DRAFT_TOKENS
     """Tokens of an answer that are drafted from its prompt and itself, and verified in the pass that reads them; where
     compiled kernels compute, and few answers run. 0: none."""
 
