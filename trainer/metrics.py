@@ -70,6 +70,7 @@ HELD_OUT_METRICS: Mapping[str, str] = {
 
 SERVED_METRICS: Mapping[str, str] = {
     "rollout/differing_share": "positions whose candidates the run's own LLM would have offered otherwise / positions",
+    "rollout/retrace_seconds": "seconds of the run's own LLM over the answers, part of speed/rollout_seconds",
 }
 """In the rows of runs whose answers come from servers."""
 

@@ -46,16 +46,21 @@ class Servers:
         with self.lending.lent(self._checkpoint(policy, iteration, is_told=aims[0] is not None)) as ref:
             questions = self._questions(ref, prompts, iteration, aims)
             answers = self.fleet.ask(questions, self.interruption.leave_if_aborted)
+        answered = time.perf_counter()
         retraced = self._retraced(policy, [answer.decided for answer in answers])
+        ended = time.perf_counter()
         trajectories = tuple(each.trajectory for each in retraced)
         num_positions = sum(each.num_positions for each in trajectories)
         return Rollout(
             prompts=tuple(prompts),
             texts=tuple(answer.text for answer in answers),
             trajectories=trajectories,
-            seconds=time.perf_counter() - started,
+            seconds=ended - started,
             kinds=torch.tensor([prompt.kind for prompt in prompts]),
-            metrics={"rollout/differing_share": sum(each.num_differing for each in retraced) / num_positions},
+            metrics={
+                "rollout/differing_share": sum(each.num_differing for each in retraced) / num_positions,
+                "rollout/retrace_seconds": ended - answered,
+            },
         )
 
     def _checkpoint(self, policy: ProxyPolicy, iteration: int, *, is_told: bool) -> Checkpoint:
