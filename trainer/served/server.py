@@ -117,11 +117,12 @@ class Server:
         return Unavailable(f"it answers {status}: {words}", retry_after_seconds(response))
 
     def _note_failure(self, failure: Unavailable) -> None:
-        now = time.monotonic()
+        """Told once a rollout."""
+        if not self.problem:
+            logger.warning("%s has not answered a prompt, which waits or goes to another server: %s", self.url, failure)
+        self.problem, now = str(failure), time.monotonic()
         if self.failing_since is None:
             self.failing_since = now
-            logger.warning("a server gives no answers: %s", failure, extra={"server": self.url})
-        self.problem = str(failure)
         wait = min(max(now - self.failing_since, _SHORTEST_WAIT_SECONDS), _LONGEST_WAIT_SECONDS)
         self._waits_until = max(self._waits_until, now + max(wait, failure.wait_seconds))
 
