@@ -22,7 +22,6 @@ from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.grammar_compiler import GrammarCompiler
 from proxy_model.decoding.logit_processors import LogitProcessors
 from proxy_model.decoding.prefix_cache import PrefixCache
-from proxy_model.decoding.prompt_lookup import PromptLookup
 from proxy_model.decoding.request import Delta, Finished, GenerationRequest
 from proxy_model.decoding.scheduler import Draft, Plan, Scheduler
 from proxy_model.decoding.sequence import Sequence
@@ -51,6 +50,7 @@ class Engine:
         self._cache = llm.new_cache(slots, self.max_context)
         block_tokens = min(BLOCK_TOKENS, self.config.prefill_tokens)
         pool = llm.new_cache(self.config.prefix_cache_tokens // block_tokens, block_tokens)
+        self._draft_tokens = self.config.draft_tokens if llm.has_independent_rows else 0
         self._scheduler = Scheduler(
             self._cache,
             PrefixCache(pool),
@@ -59,7 +59,7 @@ class Engine:
             prefill_tokens=self.config.prefill_tokens,
             candidates_per_pass=self.config.candidates_per_pass,
             candidate_rows=self.config.candidate_rows,
-            draft_tokens=self.config.draft_tokens,
+            draft_tokens=self._draft_tokens,
             draft_rows=self.config.draft_rows,
         )
         self._bank = ProxyBank()
@@ -83,8 +83,6 @@ class Engine:
         check_target(request.params.target_return, is_conditioned=proxy is not None and proxy.is_conditioned)
         grammar = request.params.grammar
         sequence = Sequence(request, proxy, None if grammar is None else self.grammars.compile(grammar).begin())
-        if self.drafts and not sequence.must_walk:
-            sequence.lookup = PromptLookup(request.prompt_token_ids, request.prediction_token_ids)
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
 
@@ -172,7 +170,7 @@ class Engine:
     @property
     def drafts(self) -> bool:
         """Whether answers are drafted ahead."""
-        return self.config.draft_tokens > 0 and self.llm.has_independent_rows
+        return self._draft_tokens > 0
 
     @property
     def num_running(self) -> int:
@@ -272,7 +270,7 @@ class Engine:
             states = torch.cat([states, hidden[begin : drafts[-1].chunk.end]])
         logits = self.llm.logits(states)
         deltas = self._choose(rows, states[:num_rows], logits[:num_rows])
-        for depth in range(self.config.draft_tokens):
+        for depth in range(self._draft_tokens):
             ended = {delta.request_id for delta in deltas if delta.finish_reason is not None}
             drafts = [draft for draft in drafts if draft.is_right(depth) and draft.sequence.request.id not in ended]
             if not drafts:

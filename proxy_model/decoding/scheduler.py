@@ -187,6 +187,8 @@ class Scheduler:
         self._cache.move(sequence.slot, len(self.decoding), sequence.num_cached)
         self._free_staging.append(sequence.slot)
         sequence.slot = len(self.decoding)
+        if self._draft_tokens:
+            sequence.prepare_drafts()
         self.decoding.append(sequence)
 
     def _restore(self) -> list[tuple[Sequence, Tensor]]:

@@ -145,6 +145,11 @@ class Sequence:
         """Where `next_token` stands."""
         return self.length if self.pending is not None else self.length - 1
 
+    def prepare_drafts(self) -> None:
+        """From now on `draft` may find something, unless the proxy decides on candidates that were read."""
+        if not self.must_walk:
+            self.lookup = PromptLookup(self.request.prompt_token_ids, self.request.prediction_token_ids)
+
     def draft(self, limit: int) -> list[int]:
         """At most `limit` tokens that may follow the newest one, fewer where the answer must end before."""
         if self.lookup is None:
