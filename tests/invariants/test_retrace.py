@@ -94,6 +94,21 @@ def test_with_compiled_kernels_everything_that_is_learnt_from_is_the_same_to_the
             torch.testing.assert_close(getattr(new, part), getattr(before, part), rtol=0, atol=0, equal_nan=True)
 
 
+def test_a_rejection_that_was_masked_elsewhere_is_no_decision_here(small_llm: FrozenLLM) -> None:
+    policy = steering_policy(small_llm)
+    before = recorded(small_llm, policy)[1]
+    told, last = as_told(before), before.num_positions - 1
+    *rejected, accepted = told.positions[last]
+    assert accepted.is_free
+    masked = (*told.positions[:last], (*rejected, replace(accepted, is_free=False)))
+
+    (found,) = Retracer(small_llm, policy, SKAM).retrace([replace(told, positions=masked)])
+
+    assert found.num_differing == 1
+    assert not found.trajectory.is_free[last, len(rejected)]
+    assert torch.equal(found.trajectory.candidates[last], before.candidates[last])
+
+
 def test_what_was_decided_over_other_candidates_stands(small_llm: FrozenLLM) -> None:
     """Two candidates in the other order, one that this LLM does not offer, and one that it would have left free."""
     policy = steering_policy(small_llm)

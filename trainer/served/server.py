@@ -93,7 +93,7 @@ class Server:
         """The JSON of what it says."""
         try:
             response = await self.client.request(method, self.url.rstrip("/") + path, **body)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise Unavailable(f"it cannot be reached ({type(error).__name__})") from error
         if not response.is_success:
             raise self._refusal(response)
@@ -106,7 +106,7 @@ class Server:
         status, words = response.status_code, said(response, self.key)
         if status in (401, 403):
             return ServersFailed(f"{self.url} refuses the key: {words}")
-        refused = _REFUSED.search(words)
+        refused = _REFUSED.search(response.text)  # whole: a model may have a long name
         if refused is not None and refused[1] == "fingerprint":
             return ServersFailed(f"{self.url} serves another LLM than the run trains a proxy for: {words}")
         if (status < 500 and status not in _PASSING) or (refused is not None and refused[1] in _LASTING):

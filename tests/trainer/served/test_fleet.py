@@ -168,6 +168,28 @@ def test_a_vanished_server_is_asked_now_and_then_and_the_others_answer_its_quest
     assert len(servers.asked["b"]) == 20
 
 
+def test_a_server_that_fails_is_tried_with_one_question_at_a_time() -> None:
+    """So that one that swallows them does not hold up as many as it may have."""
+    running, at_once = 0, list[int]()
+
+    async def vanishes_slowly(body: dict[str, Any]) -> httpx.Response:
+        nonlocal running
+        running += 1
+        at_once.append(running)
+        await asyncio.sleep(0.05)
+        running -= 1
+        return await vanishes(body)
+
+    async def slowly(body: dict[str, Any]) -> httpx.Response:
+        await asyncio.sleep(0.05)
+        return await answers(body)
+
+    assert ask(Servers(a=vanishes_slowly, b=slowly), 80, parallel=4) == texts(80)
+    assert at_once[:4] == [1, 2, 3, 4]
+    assert len(at_once) > 5
+    assert set(at_once[4:]) == {1}
+
+
 def test_a_server_that_comes_back_is_asked_again() -> None:
     began = time.monotonic()
 
@@ -224,7 +246,7 @@ def test_a_slow_answer_is_waited_for_though_another_question_was_refused() -> No
         (401, "Incorrect API key provided.", "http://b refuses the key"),
         (403, "not yours", "http://b refuses the key"),
         (400, "maximum context length is 9 tokens", "http://b refuses what the run asks for: maximum context"),
-        (404, "its checkpoint was refused (fingerprint).", "http://b serves another LLM"),
+        (404, "x" * 300 + " its checkpoint was refused (fingerprint).", "http://b serves another LLM"),
         (404, "its checkpoint was refused (unsupported).", "http://b refuses what the run asks for"),
     ],
 )
