@@ -143,7 +143,7 @@ def test_counts_reconcile_with_the_engine_s_in_answers_and_metrics(
         series = {"proxy": "steering", "version": str(version)}
         assert server.metric("proxy_accepted_tokens_total", **series) == LENGTH * len(mine)
         rejected = sum(expected[name].usage.rejected for name in mine)
-        assert server.metric("proxy_rejected_tokens_total", **series) == rejected > 40
+        assert server.metric("proxy_rejected_tokens_total", **series) == rejected > 20
         assert server.metric("proxy_forced_accepts_total", **series) == sum(
             expected[name].usage.forced for name in mine
         )
