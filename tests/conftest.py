@@ -13,11 +13,14 @@ import torch
 from proxy_model.decision.config import FeatureMode, PolicyConfig
 from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.native.library import load_kernels
 from tests.architectures import random_model
 from tests.endpoint import Answer, listening
 from tests.tiny_tokenizer import byte_tokenizer
 
 torch.set_num_threads(1)
+
+needs_kernels = pytest.mark.skipif(load_kernels() is None, reason="this processor lacks AVX-512 BF16")
 
 
 @pytest.fixture(scope="session")

@@ -175,6 +175,8 @@ class Scheduler:
         """What the decoding sequences draft, from row `start` on: each its share of the rows that are left."""
         drafts: list[Draft] = []
         for number, sequence in enumerate(self.decoding):
+            if start >= self._draft_rows:
+                break
             share = -(-(self._draft_rows - start) // (len(self.decoding) - number))
             tokens = sequence.draft(min(self._draft_tokens, share))
             if tokens:

@@ -88,11 +88,9 @@ class Sequence:
         self.lookup: PromptLookup | None = None
         """None: no tokens are drafted."""
 
-        self.num_rejected = 0
-        self.num_forced = 0
+        self.num_rejected = self.num_forced = 0
         self.num_passes = 0
-        self.num_drafted = 0
-        self.num_accepted_drafts = 0
+        self.num_drafted = self.num_accepted_drafts = 0
 
     @property
     def noise_key(self) -> int:

@@ -16,12 +16,11 @@ from proxy_model.decoding.request import Finished, GenerationRequest, SamplingPa
 from proxy_model.errors import InvalidParameter
 from proxy_model.llm.attention import PackedStep
 from proxy_model.llm.frozen_llm import FrozenLLM
-from proxy_model.native.library import load_kernels
 from tests.architectures import random_model
-from tests.conftest import steering_policy
+from tests.conftest import needs_kernels, steering_policy
 from tests.tiny_tokenizer import byte_tokenizer
 
-pytestmark = pytest.mark.skipif(load_kernels() is None, reason="this processor lacks AVX-512 BF16")
+pytestmark = needs_kernels
 
 SKAM = SkamConfig(p_t=0.0005, top_p=0.98, max_candidates=12)
 STEERING, READER = ProxyRef("steering", 1), ProxyRef("reader", 1)

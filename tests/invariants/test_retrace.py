@@ -14,9 +14,8 @@ from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from proxy_model.decoding.retrace import DecidedAnswer, OfferedCandidate, Retracer
 from proxy_model.llm.frozen_llm import FrozenLLM
-from proxy_model.native.library import load_kernels
 from tests.architectures import random_model
-from tests.conftest import steering_policy
+from tests.conftest import needs_kernels, steering_policy
 from tests.tiny_tokenizer import byte_tokenizer
 
 SKAM = SkamConfig(p_t=0.0005, top_p=0.98, max_candidates=12, temperature=1.3)
@@ -78,7 +77,7 @@ def test_in_float32_decisions_are_the_same_and_numbers_differ_by_rounding(
         )
 
 
-@pytest.mark.skipif(load_kernels() is None, reason="this processor lacks AVX-512 BF16")
+@needs_kernels
 def test_with_compiled_kernels_everything_that_is_learnt_from_is_the_same_to_the_bit() -> None:
     llm = FrozenLLM(random_model("llama_wide").to(torch.bfloat16), byte_tokenizer(), "wide")
     policy = steering_policy(llm)

@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from proxy_model.llm.frozen_llm import FrozenLLM
-from proxy_model.native.library import load_kernels
 from server.settings import Settings
 from tests.architectures import random_model
+from tests.conftest import needs_kernels
 from tests.server.conftest import PATIENCE_SECONDS, RunningServer, _start
 from tests.tiny_tokenizer import byte_tokenizer
-
-needs_kernels = pytest.mark.skipif(load_kernels() is None, reason="this processor lacks AVX-512 BF16")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from torch import Tensor
 from proxy_model.decision import native_slate as native
 from proxy_model.decision import skam
 from proxy_model.decision.noise import gumbel_noise, noise_key
-from proxy_model.native.library import load_kernels
+from tests.conftest import needs_kernels
 
-pytestmark = pytest.mark.skipif(load_kernels() is None, reason="this processor lacks AVX-512 BF16")
+pytestmark = needs_kernels
 
 WIDTH = 16
 SIZES = (16, 70, 1500, 49152, 49157)

@@ -20,7 +20,7 @@ from proxy_model.llm.frozen_llm import DecoderKind, FrozenLLM, fastest_decoder
 from proxy_model.llm.native_linear import PackedLinear
 from proxy_model.native.library import load_kernels
 from tests.architectures import random_model
-from tests.conftest import steering_policy
+from tests.conftest import needs_kernels, steering_policy
 from tests.tiny_tokenizer import byte_tokenizer
 
 WIDE = ("llama_wide", "llama_grouped", "qwen2_wide", "qwen3_wide")
@@ -28,8 +28,6 @@ TEXTS = [
     torch.randint(8, 1400, (length,), generator=torch.Generator().manual_seed(length)).tolist()
     for length in (1, 3, 17, 64, 130, 7)
 ]
-
-needs_kernels = pytest.mark.skipif(load_kernels() is None, reason="this processor lacks AVX-512 BF16")
 
 
 def _llm(name: str, decoder: DecoderKind | None = None) -> FrozenLLM:
