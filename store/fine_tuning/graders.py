@@ -2,7 +2,7 @@
 
 string_check, text_similarity, score_model, multi   OpenAI's; `python` and the like would execute code and are refused
 reward_model                                         a reward model that was trained here, by its name
-length, keywords, json, regex                        rules that need no model; see `rule_graders`
+length, distinct, keywords, json, regex              rules that need no model; see `rule_graders`
 
 Each checks its own numbers and names; `parse_grader` reads the JSON. Nothing in here computes a score.
 """
@@ -16,7 +16,7 @@ from proxy_model.errors import InvalidParameter
 from store.fine_tuning.formula import Formula
 from store.fine_tuning.grader_inputs import GraderMessage, SamplingParams
 from store.fine_tuning.require import require, require_text
-from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
+from store.fine_tuning.rule_graders import DistinctGrader, JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
 from store.fine_tuning.template import Template
 
 Operation = Literal["eq", "ne", "like", "ilike"]
@@ -118,6 +118,7 @@ Grader: TypeAlias = (
     | RewardModelGrader
     | MultiGrader
     | LengthGrader
+    | DistinctGrader
     | KeywordsGrader
     | JsonGrader
     | RegexGrader

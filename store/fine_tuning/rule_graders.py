@@ -11,6 +11,7 @@ from proxy_model.errors import InvalidParameter
 from store.fine_tuning.require import require, require_text
 
 MAX_KEYWORDS = 200
+MAX_RUN = 64
 MAX_PATTERN_CHARACTERS = 1000
 MAX_SCHEMA_CHARACTERS = 1 << 16
 
@@ -39,6 +40,21 @@ class LengthGrader:
             require(is_allowed, "per_token", value, "a number in [-1000, 1000] other than 0")
         else:
             require(type(value) is int and 1 <= value <= 1 << 20, given[0], value, "a number of tokens, at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistinctGrader:
+    """Share of the answer's runs of `n` tokens that it has not said before: 1 - rep-n, 1 where there is none.
+
+    A reward that is a mean over tokens does not mind repetition; this one does.
+    """
+
+    type: ClassVar[str] = "distinct"
+    name: str
+    n: int = 4
+
+    def __post_init__(self) -> None:
+        require(type(self.n) is int and 1 <= self.n <= MAX_RUN, "n", self.n, f"a number of tokens in [1, {MAX_RUN}]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from proxy_model.errors import InvalidParameter
 from proxy_model.llm.frozen_llm import FrozenLLM
@@ -14,18 +15,22 @@ from store.fine_tuning.graders import (
     TextSimilarityGrader,
 )
 from store.fine_tuning.reward_models import reward_folders
-from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
+from store.fine_tuning.rule_graders import DistinctGrader, JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
 from trainer.rewards.classifier import ClassifierReward
 from trainer.rewards.endpoint import ChatEndpoint
 from trainer.rewards.ensemble import Ensemble
 from trainer.rewards.load import load_reward
 from trainer.rewards.model import RewardModel
-from trainer.rewards.rules import JsonRule, KeywordsRule, LengthRule, RegexRule
+from trainer.rewards.rules import DistinctRule, JsonRule, KeywordsRule, LengthRule, RegexRule
 from trainer.rewards.score_model import ScoreModel
 from trainer.rewards.sources import ClassifierSource, EnsembleSource, TrainedReward
 from trainer.rewards.terms import RewardSource, RewardTerm
 from trainer.rewards.text_graders import FormulaReward, StringCheck, TextSimilarity
 from trainer.rewards.weighted import WeightedReward, WeightedTerm
+
+RuleGrader: TypeAlias = (
+    StringCheckGrader | TextSimilarityGrader | LengthGrader | DistinctGrader | KeywordsGrader | JsonGrader | RegexGrader
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +75,7 @@ class RewardBuilder:
             raise InvalidParameter("model", source.model, f"the name of a reward model, one of {sorted(folders)}")
         return load_reward(folders[source.model], self.llm)
 
-    def _rule(
-        self,
-        source: StringCheckGrader | TextSimilarityGrader | LengthGrader | KeywordsGrader | JsonGrader | RegexGrader,
-    ) -> RewardModel:
+    def _rule(self, source: RuleGrader) -> RewardModel:
         match source:
             case StringCheckGrader():
                 return StringCheck(source)
@@ -81,6 +83,8 @@ class RewardBuilder:
                 return TextSimilarity(source)
             case LengthGrader():
                 return LengthRule(source, self.llm.tokenizer)
+            case DistinctGrader():
+                return DistinctRule(source, self.llm.tokenizer)
             case KeywordsGrader():
                 return KeywordsRule(source)
             case JsonGrader():

@@ -1,4 +1,4 @@
-"""Scores by rule: length, keywords, JSON validity and regular expressions, without any model."""
+"""Scores by rule: length, repetition, keywords, JSON validity and regular expressions, without any model."""
 
 import json
 import re
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from proxy_model.errors import GraderFailed, InvalidParameter
 from proxy_model.llm.tokenizer import ChatTokenizer
-from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
+from store.fine_tuning.rule_graders import DistinctGrader, JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
+from trainer.evaluation.text_metrics import repetition
 from trainer.rewards.model import Conversation
 
 _MATCH_SECONDS = 2.0
@@ -38,6 +39,19 @@ class LengthRule:
             return min(1.0, max(0.0, 2 - num_tokens / rule.upper_bound))
         assert rule.per_token is not None
         return num_tokens * rule.per_token
+
+
+@dataclass(frozen=True, slots=True)
+class DistinctRule:
+    """How little the answer repeats itself, in the frozen LLM's tokens."""
+
+    grader: DistinctGrader
+    tokenizer: ChatTokenizer
+
+    def score(self, conversations: Sequence[Conversation]) -> Tensor:
+        """(B,) in [0, 1]."""
+        texts = [self.tokenizer.encode(each.answer) for each in conversations]
+        return torch.tensor([1 - repetition(text, self.grader.n) for text in texts])
 
 
 @dataclass(frozen=True, slots=True)

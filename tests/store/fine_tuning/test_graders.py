@@ -34,10 +34,11 @@ MULTI = {
 }
 REWARD = {"type": "reward_model", "name": "calm", "model": "calm-1"}
 LENGTH = {"type": "length", "name": "short", "upper_bound": 40}
+DISTINCT = {"type": "distinct", "name": "fresh", "n": 3}
 KEYWORDS = {"type": "keywords", "name": "words", "wanted": ["please"], "forbidden": ["damn", "hell"]}
 SCHEMA = {"type": "json", "name": "form", "schema": {"type": "object", "required": ["a"]}}
 REGEX = {"type": "regex", "name": "number", "pattern": r"\b\d+\b"}
-ALL: list[dict[str, Any]] = [EQUAL, ALIKE, SCORE, MULTI, REWARD, LENGTH, KEYWORDS, SCHEMA, REGEX]
+ALL: list[dict[str, Any]] = [EQUAL, ALIKE, SCORE, MULTI, REWARD, LENGTH, DISTINCT, KEYWORDS, SCHEMA, REGEX]
 
 
 def test_every_kind_of_grader_is_tried_here() -> None:

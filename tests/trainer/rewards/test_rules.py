@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from proxy_model.errors import GraderFailed, InvalidParameter
-from store.fine_tuning.rule_graders import JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
+from store.fine_tuning.rule_graders import DistinctGrader, JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
 from tests.trainer.tiny_llm import tiny_llm
 from trainer.rewards.model import Conversation, RewardModel
-from trainer.rewards.rules import JsonRule, KeywordsRule, LengthRule, RegexRule
+from trainer.rewards.rules import DistinctRule, JsonRule, KeywordsRule, LengthRule, RegexRule
 
 
 def scores(model: RewardModel, *answers: str) -> list[float]:
@@ -24,6 +24,20 @@ def test_length_counts_the_llm_s_tokens(grader: LengthGrader, expected: list[flo
     rule = LengthRule(grader, tiny_llm().tokenizer)
 
     assert scores(rule, "", "abc", "abcd", "abcdef", "a" * 9) == expected  # a token is a byte
+
+
+def test_what_an_answer_says_again_counts_against_it() -> None:
+    rule = DistinctRule(DistinctGrader(name="x", n=2), tiny_llm().tokenizer)
+
+    found = scores(rule, "", "a", "abcd", "ababa", "aaaaa")
+
+    assert found == pytest.approx([1, 1, 1, 0.5, 0.25])  # a token is a byte: ab ba ab ba, aa aa aa aa
+
+
+@pytest.mark.parametrize("n", [0, 65, 2.0, True])
+def test_runs_have_a_length(n: object) -> None:
+    with pytest.raises(InvalidParameter, match=r"n must be a number of tokens in \[1, 64\]"):
+        DistinctGrader(name="x", n=n)  # type: ignore[arg-type]
 
 
 def test_keywords_are_whole_words_in_any_case() -> None:
