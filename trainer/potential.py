@@ -13,6 +13,7 @@ from torch import Tensor
 
 from proxy_model.decision.trajectory import Trajectory
 from trainer.kinds import members_of
+from trainer.rewards.frozen_features import FrozenFeatures
 from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.model import RewardModel
 from trainer.rewards.weighted import WeightedReward
@@ -51,10 +52,10 @@ def judging_heads(reward_model: RewardModel, source: str = "") -> list[tuple[Fro
 def prefix_potentials(heads: Sequence[tuple[FrozenHead, float]], trajectories: Sequence[Trajectory]) -> list[Tensor]:
     """For each answer (T,) the potential after each of its tokens, in the units of the reward's score."""
     sums: list[Tensor] = [torch.zeros(each.num_positions) for each in trajectories]
-    for head, weight in heads:
+    for members in _alike(heads):
         for start in range(0, len(trajectories), _TEXTS_PER_PASS):
-            for index, potential in enumerate(_read(head, trajectories[start : start + _TEXTS_PER_PASS]), start):
-                sums[index] = sums[index] + weight * potential
+            for index, potential in enumerate(_read(members, trajectories[start : start + _TEXTS_PER_PASS]), start):
+                sums[index] = sums[index] + potential
     return sums
 
 
@@ -71,14 +72,28 @@ def shaping_rewards(potentials: Sequence[Tensor], deviations: Sequence[float]) -
     return torch.cat(parts)
 
 
-def _read(reward_model: FrozenHead, trajectories: Sequence[Trajectory]) -> list[Tensor]:
-    llm, features, head = reward_model.llm, reward_model.features, reward_model.head
+def _alike(heads: Sequence[tuple[FrozenHead, float]]) -> list[list[tuple[FrozenHead, float]]]:
+    """The heads by what they read, so that it is read once for all of them."""
+    found: dict[FrozenFeatures, list[tuple[FrozenHead, float]]] = {}
+    for head, weight in heads:
+        found.setdefault(head.features, []).append((head, weight))
+    return list(found.values())
+
+
+def _read(heads: Sequence[tuple[FrozenHead, float]], trajectories: Sequence[Trajectory]) -> list[Tensor]:
+    """For each answer (T,) the weighted potentials of `heads`, which all read the same."""
+    llm, features = heads[0][0].llm, heads[0][0].features
     prompts = [list(each.prompt_token_ids[-features.max_prompt_tokens :]) for each in trajectories]
     texts = [prompt + list(each.token_ids) for prompt, each in zip(prompts, trajectories, strict=True)]
     potentials = []
     for prompt, states in zip(prompts, llm.hidden_states(texts, features.taps), strict=True):
         answer = states[len(prompt) :].flatten(1).cpu()  # (T, F)
-        opinions = head.standardisation.apply(answer) @ head.weights / head.scale
-        counts = torch.arange(1, len(opinions) + 1)
-        potentials.append(opinions.cumsum(0) / (counts + PRIOR_TOKENS))
+        parts = [weight / each.head.scale * _opinions(each, answer) for each, weight in heads]
+        counts = torch.arange(1, len(answer) + 1)
+        potentials.append(torch.stack(parts).sum(0).cumsum(0) / (counts + PRIOR_TOKENS))
     return potentials
+
+
+def _opinions(head: FrozenHead, states: Tensor) -> Tensor:
+    """(T,) what each of the states (T, F) is worth, before the head's scale."""
+    return head.head.standardisation.apply(states) @ head.head.weights
