@@ -1,5 +1,7 @@
 """Potential-based shaping moves the reward in time and changes no sum."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -86,6 +88,24 @@ def test_a_weighted_reward_has_the_weighted_potential_and_score() -> None:
     torch.testing.assert_close(
         both.score(conversations), first.score(conversations) - 0.5 * second.score(conversations)
     )
+
+
+def test_heads_that_read_alike_have_an_answer_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = tiny_llm()
+    first, second, other = _head(llm, 1), _head(llm, 2), _head(llm, 3, with_last_token=True)
+    model = _sum(first=(first, 1.0), second=(second, 2.0), other=(other, 1.0))
+    read: list[int] = []
+    plain = FrozenLLM.hidden_states
+
+    def counted(self: FrozenLLM, sequences: Sequence[Sequence[int]], taps: Sequence[int]) -> list[torch.Tensor]:
+        read.append(len(sequences))
+        return plain(self, sequences, taps)
+
+    monkeypatch.setattr(FrozenLLM, "hidden_states", counted)
+    model.score([Conversation([{"role": "user", "content": "ab"}], "xyz")] * 3)
+    prefix_potentials(judging_heads(model), [_trajectory((70, 90))])
+
+    assert read == [3, 3, 1]  # first and second, other; first and second
 
 
 def test_a_head_that_reads_the_last_token_has_no_opinion_on_prefixes() -> None:

@@ -33,11 +33,7 @@ class FrozenHead:
 
     def score(self, conversations: Sequence[Conversation]) -> Tensor:
         """(B,) float32 in deviations of the training answers' scores, whose mean is 0; an empty answer counts, too."""
-        if not conversations:
-            return torch.zeros(0)
-        cuts = (self.features.max_tokens,)
-        read = torch.cat(list(self.features.read(self.llm, conversations, cuts)))
-        return self.head.score(read, self.features.lengths(self.llm, conversations, cuts)[:, 0])
+        return score_alike([self], conversations)[0]
 
     def stored(self, card: dict[str, Any]) -> StoredReward:
         """What `write_reward` takes."""
@@ -61,6 +57,17 @@ class FrozenHead:
             raise BadCheckpoint("format", f"the reward model's settings are broken: {error}") from error
         num_parts = len(features.taps) * (2 if features.with_last_token else 1)
         return cls(llm, features, LinearHead.from_tensors(stored.tensors, llm.hidden_size * num_parts))
+
+
+def score_alike(heads: Sequence[FrozenHead], conversations: Sequence[Conversation]) -> list[Tensor]:
+    """(B,) of each head as `FrozenHead.score` gives it. They all read the same, and it is read once."""
+    if not conversations:
+        return [torch.zeros(0) for _ in heads]
+    llm, features = heads[0].llm, heads[0].features
+    cuts = (features.max_tokens,)
+    read = torch.cat(list(features.read(llm, conversations, cuts)))
+    log_lengths = features.lengths(llm, conversations, cuts)[:, 0]
+    return [each.head.score(read, log_lengths) for each in heads]
 
 
 def require_same_llm(found: dict[str, Any], expected: dict[str, Any]) -> None:

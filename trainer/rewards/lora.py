@@ -5,12 +5,13 @@ The backbone is cut off behind the layer that is read; its own weights stay as t
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from proxy_model.errors import BadCheckpoint, InvalidParameter, ModelUnavailable
+from proxy_model.llm.frozen_llm import resolve_dtype
 from proxy_model.llm.identity import fingerprint_of
 from proxy_model.llm.source import resolve_llm
 from proxy_model.llm.tokenizer import ChatTokenizer
@@ -22,6 +23,9 @@ from trainer.rewards.model import Conversation
 KIND = "lora"
 
 _TEXTS_PER_PASS = 16
+
+Text: TypeAlias = tuple[list[int], list[int]]
+"""The tokens of a prompt, and of the answer to it."""
 _PREFIX = "adapter."
 
 
@@ -51,7 +55,11 @@ class LoraShape:
 
 
 class LoraBackbone:
-    """A causal LM of transformers up to layer `tap`, in float32, with adapters that start as nothing."""
+    """A causal LM of transformers up to layer `tap`, with adapters that start as nothing.
+
+    Weights are float32. Where bfloat16 is native matrices are multiplied in it, and a text's states depend on the
+    texts beside it by its rounding.
+    """
 
     def __init__(self, shape: LoraShape) -> None:
         """Raises `ModelUnavailable`, `InvalidParameter`."""
@@ -71,23 +79,32 @@ class LoraBackbone:
         names = _cut(body, shape.tap, shape.layers)
         config = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=names, lora_dropout=0.0)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._is_half = resolve_dtype("auto", self.device) == torch.bfloat16
         self.model: Any = get_peft_model(body, config).to(self.device)
 
-    def read(self, conversations: Sequence[Conversation]) -> Tensor:
-        """(B, D): the mean state of each answer's tokens, with gradients to the adapters where they are recorded."""
-        texts = [self._encode(each) for each in conversations]
-        longest = max(len(prompt) + len(answer) for prompt, answer in texts)
+    def encode(self, conversation: Conversation) -> Text:
+        """What is read of a conversation: the end of its prompt, and the beginning of its answer."""
+        prompt = self.tokenizer.apply_chat_template(conversation.messages)[-self.shape.max_prompt_tokens :]
+        return prompt, self.tokenizer.encode(conversation.answer)[: self.shape.max_tokens] or prompt[-1:]
+
+    def read(self, texts: Sequence[Text]) -> Tensor:
+        """(B, D) float32: the mean state of each answer's tokens, with gradients to the adapters if any are recorded.
+
+        All are padded to the longest one.
+        """
+        longest = max(num_tokens(text) for text in texts)
         tokens, is_read, is_answer = (torch.zeros(len(texts), longest, dtype=torch.long) for _ in range(3))
         for row, (prompt, answer) in enumerate(texts):
             end = len(prompt) + len(answer)
             tokens[row, :end] = torch.tensor(prompt + answer)
             is_read[row, :end] = 1
             is_answer[row, len(prompt) : end] = 1
-        states = self.model(
-            input_ids=tokens.to(self.device), attention_mask=is_read.to(self.device), use_cache=False
-        ).last_hidden_state
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_half):
+            states = self.model(
+                input_ids=tokens.to(self.device), attention_mask=is_read.to(self.device), use_cache=False
+            ).last_hidden_state
         shares = (is_answer / is_answer.sum(dim=1, keepdim=True)).to(self.device)
-        return torch.einsum("bt,btd->bd", shares, states).cpu()
+        return torch.einsum("bt,btd->bd", shares, states.float()).cpu()
 
     def adapters(self) -> dict[str, Tensor]:
         """What has been learnt."""
@@ -104,10 +121,6 @@ class LoraBackbone:
             raise BadCheckpoint("format", "the adapters do not fit the backbone's layers")
         set_peft_model_state_dict(self.model, tensors)
 
-    def _encode(self, conversation: Conversation) -> tuple[list[int], list[int]]:
-        prompt = self.tokenizer.apply_chat_template(conversation.messages)[-self.shape.max_prompt_tokens :]
-        return prompt, self.tokenizer.encode(conversation.answer)[: self.shape.max_tokens] or prompt[-1:]
-
 
 @dataclass(frozen=True, slots=True)
 class LoraReward:
@@ -119,12 +132,12 @@ class LoraReward:
     @torch.no_grad()
     def score(self, conversations: Sequence[Conversation]) -> Tensor:
         """(B,) float32 in deviations of the training answers' scores."""
-        order = sorted(range(len(conversations)), key=lambda index: len(conversations[index].answer))
-        starts = range(0, len(order), _TEXTS_PER_PASS)
-        batches = [order[start : start + _TEXTS_PER_PASS] for start in starts]
-        scores = torch.zeros(len(conversations))
-        for batch in batches:
-            states = self.backbone.read([conversations[index] for index in batch])
+        texts = [self.backbone.encode(each) for each in conversations]
+        order = sorted(range(len(texts)), key=lambda index: num_tokens(texts[index]))
+        scores = torch.zeros(len(texts))
+        for start in range(0, len(order), _TEXTS_PER_PASS):
+            batch = order[start : start + _TEXTS_PER_PASS]
+            states = self.backbone.read([texts[index] for index in batch])
             scores[batch] = self.head.score(states, torch.zeros(len(batch)))
         return scores
 
@@ -153,6 +166,11 @@ class LoraReward:
         adapters = {name.removeprefix(_PREFIX): stored.tensors[name] for name in stored.tensors if is_adapter[name]}
         backbone.load_adapters(adapters)
         return cls(backbone, LinearHead.from_tensors(head, backbone.model.config.hidden_size))
+
+
+def num_tokens(text: Text) -> int:
+    """Of prompt and answer."""
+    return sum(map(len, text))
 
 
 def num_layers(backbone: str) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from proxy_model.errors import GraderFailed, InvalidParameter
+from trainer.rewards.frozen_head import FrozenHead, score_alike
 from trainer.rewards.model import Conversation, RewardModel
 
 
@@ -27,18 +28,6 @@ class WeightedTerm:
         """Whether it scores answers to prompts of `source`."""
         return not self.sources or source.startswith(self.sources)
 
-    def score(self, conversations: Sequence[Conversation]) -> Tensor:
-        """(B,) float32, NaN where it does not apply. Raises `GraderFailed` for a score that is not finite."""
-        is_scored = torch.tensor([self.applies_to(each.source) for each in conversations], dtype=torch.bool)
-        found = torch.full((len(conversations),), torch.nan)
-        some = [each for each, is_one in zip(conversations, is_scored.tolist(), strict=True) if is_one]
-        if some:
-            scores = self.model.score(some).float()
-            if not bool(scores.isfinite().all()):
-                raise GraderFailed(self.name, "it gave a score that is not finite")
-            found[is_scored] = scores
-        return found
-
 
 @dataclass(frozen=True, slots=True)
 class WeightedReward:
@@ -52,7 +41,10 @@ class WeightedReward:
 
     def scores(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
         """(B,) of each term by its name, before its weight, NaN where it does not apply. Raises `GraderFailed`."""
-        return {term.name: term.score(conversations) for term in self.terms}
+        found: dict[str, Tensor] = {}
+        for terms in _read_alike(self.terms):
+            found |= _scores(terms, conversations)
+        return found
 
     def total(self, scores: Mapping[str, Tensor]) -> Tensor:
         """(B,) the weighted sum of what `scores` returned, of the terms that apply."""
@@ -71,3 +63,32 @@ class WeightedReward:
             if not any(map(term.applies_to, found)):
                 allowed = f"how a source of the prompts begins, which are {found}"
                 raise InvalidParameter(f"rewards[{index}].sources", list(term.sources), allowed)
+
+
+def _read_alike(terms: Sequence[WeightedTerm]) -> list[list[WeightedTerm]]:
+    """The terms by what they read: heads on the same states of the same answers have them read once."""
+    found: dict[object, list[WeightedTerm]] = {}
+    for term in terms:
+        key = (term.model.features, term.sources) if isinstance(term.model, FrozenHead) else term.name
+        found.setdefault(key, []).append(term)
+    return list(found.values())
+
+
+def _scores(terms: Sequence[WeightedTerm], conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+    """(B,) float32 of each of `terms`, which read alike, NaN where they do not apply.
+
+    Raises `GraderFailed` for a score that is not finite.
+    """
+    is_scored = torch.tensor([terms[0].applies_to(each.source) for each in conversations], dtype=torch.bool)
+    some = [each for each, is_one in zip(conversations, is_scored.tolist(), strict=True) if is_one]
+    found = {term.name: torch.full((len(conversations),), torch.nan) for term in terms}
+    for term, scores in zip(terms, _score(terms, some), strict=True) if some else ():
+        if not bool(scores.isfinite().all()):
+            raise GraderFailed(term.name, "it gave a score that is not finite")
+        found[term.name][is_scored] = scores.float()
+    return found
+
+
+def _score(terms: Sequence[WeightedTerm], conversations: Sequence[Conversation]) -> list[Tensor]:
+    heads = [term.model for term in terms if isinstance(term.model, FrozenHead)]
+    return score_alike(heads, conversations) if heads else [term.model.score(conversations) for term in terms]
