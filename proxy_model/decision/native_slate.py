@@ -25,11 +25,11 @@ def drawn(
     temperature: Float[Tensor, " B"],
     width: int,
     sampling: Float[Tensor, " B"],
-    top_p: Float[Tensor, " B"],
+    top_p: Float[Tensor, " B"] | None,
     keys: Int[Tensor, " B"],
 ) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K"]]:
     """As `skam.drawn`."""
-    return _search(logits, temperature, width, sampling, top_p, keys)
+    return _search(logits, temperature, width, sampling, torch.ones_like(sampling) if top_p is None else top_p, keys)
 
 
 def _search(

@@ -38,6 +38,9 @@ class SlateSettings:
 
     is_renormalised: Bool[Tensor, " B"]
 
+    is_whole: bool = False
+    """Every row's `top_p` is known to be 1. Known on the host, so that asking does not wait for a GPU."""
+
     def __getitem__(self, rows: Tensor) -> "SlateSettings":
         return SlateSettings(
             temperature=self.temperature[rows],
@@ -45,6 +48,7 @@ class SlateSettings:
             p_t=self.p_t[rows],
             max_candidates=self.max_candidates[rows],
             is_renormalised=self.is_renormalised[rows],
+            is_whole=self.is_whole,
         )
 
 
@@ -88,7 +92,8 @@ def build_sampled_slate(
     The nucleus is taken under the request's temperature, so a proxy that accepts everything is plain nucleus sampling.
     """
     find = native.drawn if native.supports(logits) else drawn
-    tokens, logprobs = find(logits, settings.temperature, width, sampling, settings.top_p, keys)
+    top_p = None if settings.is_whole else settings.top_p
+    tokens, logprobs = find(logits, settings.temperature, width, sampling, top_p, keys)
     return _with_restrictions(tokens, logprobs, logprobs > float("-inf"), settings)
 
 
@@ -106,16 +111,17 @@ def drawn(
     temperature: Float[Tensor, " B"],
     width: int,
     sampling: Float[Tensor, " B"],
-    top_p: Float[Tensor, " B"],
+    top_p: Float[Tensor, " B"] | None,
     keys: Int[Tensor, " B"],
 ) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K"]]:
     """Tokens in an order drawn at temperature `sampling` from its nucleus (Gumbel top-k), and their log-probabilities.
 
-    These are under `temperature`, and minus infinity where the nucleus has no further token.
+    These are under `temperature`, and minus infinity where the nucleus has no further token. `top_p` None: all are in.
     """
     proposal = (logits / sampling[:, None]).log_softmax(-1)
-    noise = gumbel_noise(keys, logits.shape[-1])
-    order = (proposal + noise).masked_fill(~_nucleus(proposal, top_p), float("-inf")).topk(width, dim=-1)
+    noisy = proposal + gumbel_noise(keys, logits.shape[-1])
+    inside = noisy if top_p is None else noisy.masked_fill(~_nucleus(proposal, top_p), float("-inf"))
+    order = inside.topk(width, dim=-1)
     scaled = logits / temperature[:, None]
     logprobs = scaled.gather(1, order.indices) - _log_total(scaled)
     return order.indices, logprobs.masked_fill(order.values == float("-inf"), float("-inf"))
@@ -163,8 +169,6 @@ def _largest(values: Float[Tensor, "B N"], width: int) -> Int[Tensor, "B K"]:
 
 def _nucleus(logprobs: Float[Tensor, "B V"], top_p: Float[Tensor, " B"]) -> Bool[Tensor, "B V"]:
     """True on the smallest set of most probable tokens whose mass reaches `top_p`; everywhere for 1."""
-    if bool((top_p >= 1.0).all()):
-        return torch.ones_like(logprobs, dtype=torch.bool)
     ordered = logprobs.sort(dim=-1, descending=True, stable=True)
     mass_before = ordered.values.exp().cumsum(-1).roll(1, -1)
     mass_before[:, 0] = 0.0

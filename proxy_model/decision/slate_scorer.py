@@ -21,6 +21,7 @@ from proxy_model.decision.features import normalised, slate_scalars
 from proxy_model.decision.native_scorer import NativeScorer
 from proxy_model.decision.policy import Actor, ProxyPolicy
 from proxy_model.decision.skam import Slate
+from proxy_model.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def score_shares(hidden: Float[Tensor, "B D"], slate: Slate, shares: Sequence[Sh
         return _in_order(features, shares)
     for size in {share.scorer.hidden_size for share in shares}:
         of_size = [share for share in shares if share.scorer.hidden_size == size]
-        index = torch.tensor([row for share in of_size for row in share.rows], device=hidden.device)
+        index = to_device(torch.tensor([row for share in of_size for row in share.rows]), hidden.device)
         scores[index] = _in_order(features[index], of_size)
     return scores
 
@@ -133,7 +134,7 @@ def _finish(scalars: Tensor, candidates: Tensor, states: Tensor, shares: Sequenc
     bias = torch.stack([share.scorer.last_bias for share in shares])  # (shares, 1)
     if len(shares) > 1:
         owner = [number for number, share in enumerate(shares) for _ in share.rows]
-        index = torch.tensor(owner, device=scalars.device)
+        index = to_device(torch.tensor(owner), scalars.device)
         weights, bias = weights[index], bias[index]
     joined = candidates.add_(states.float()[:, None])
     for number in range(NUM_SCALARS):

@@ -19,6 +19,7 @@ from proxy_model.decision.features import target_scalars
 from proxy_model.decision.skam import Slate, SlateSettings, build_sampled_slate, build_slate
 from proxy_model.decision.slate_scorer import Share, score_shares
 from proxy_model.decoding.sequence import Sequence, SlateNumbers
+from proxy_model.transfer import to_device
 
 _PLAIN = SkamConfig(p_t=0.0, top_p=1.0, max_candidates=1)
 
@@ -41,15 +42,20 @@ def decide(hidden: Tensor, logits: Tensor, rows: Rows[Sequence], width: int) -> 
     """
     slate = _slates(logits, rows, width)
     accept_logits = _score(hidden, slate, rows)
-    uniforms = torch.full_like(accept_logits, 0.5)
+    choice = first_accepted(accept_logits, slate, to_device(_thresholds(rows, width), logits.device))
+    is_proposal = torch.tensor(
+        [sequence.proxy is not None and sequence.proxy.needs_candidate_pass for sequence in rows]
+    )
+    return Decided(slate, accept_logits, accepted_at(choice.ranks * ~to_device(is_proposal, logits.device), slate))
+
+
+def _thresholds(rows: Rows[Sequence], width: int) -> Tensor:
+    """(B, K) which an acceptance must exceed: drawn, or one half where decisions are greedy. On the host."""
+    thresholds = torch.full((len(rows), width), 0.5)
     for row, sequence in enumerate(rows):
         if sequence.request.params.decision == "sample" and sequence.proxy is not None:
-            uniforms[row] = torch.rand(width, generator=sequence.generator)
-    is_proposal = torch.tensor(
-        [sequence.proxy is not None and sequence.proxy.needs_candidate_pass for sequence in rows], device=logits.device
-    )
-    choice = first_accepted(accept_logits, slate, uniforms)
-    return Decided(slate, accept_logits, accepted_at(choice.ranks * ~is_proposal, slate))
+            thresholds[row] = torch.rand(width, generator=sequence.generator)
+    return thresholds
 
 
 def _score(hidden: Tensor, slate: Slate, rows: Rows[Sequence]) -> Tensor:
@@ -72,10 +78,10 @@ def _slates(logits: Tensor, rows: Rows[Sequence], width: int) -> Slate:
         return build_slate(logits, settings, width)
     asked = [rows[row].request.params.temperature for row in sampled]
     keys = [rows[row].noise_key for row in sampled]
-    sampling = torch.tensor(asked).to(logits.device), torch.tensor(keys).to(logits.device)
+    sampling = to_device(torch.tensor(asked), logits.device), to_device(torch.tensor(keys), logits.device)
     if len(sampled) == len(rows):
         return build_sampled_slate(logits, settings, width, *sampling)
-    index = torch.tensor(sampled, device=logits.device)
+    index = to_device(torch.tensor(sampled), logits.device)
     drawn = build_sampled_slate(logits[index], settings[index], width, *sampling)
     slate = build_slate(logits, settings, width)
     parts = ("tokens", "logprobs", "is_candidate", "is_free")
@@ -93,13 +99,14 @@ def _settings(rows: Rows[Sequence], device: torch.device) -> SlateSettings:
 @lru_cache(maxsize=64)
 def _laid_out(rows: tuple[SlateNumbers | None, ...], device: torch.device) -> SlateSettings:
     """As tensors; from step to step mostly the same rows."""
-    numbers = torch.tensor(rows, dtype=torch.float32).to(device)
+    numbers = to_device(torch.tensor(rows, dtype=torch.float32), device)
     return SlateSettings(
         temperature=numbers[:, 0],
         top_p=numbers[:, 1],
         p_t=numbers[:, 2],
         max_candidates=numbers[:, 3].long(),
         is_renormalised=numbers[:, 4] > 0,
+        is_whole=all(row is not None and row[1] >= 1 for row in rows),
     )
 
 
@@ -130,7 +137,7 @@ def _target(proxy: LoadedProxy, rows: Rows[Sequence], device: torch.device) -> T
     """(B, 2) what a conditioned proxy is told to aim at in each row."""
     if not proxy.is_conditioned:
         return None
-    return target_scalars([sequence.request.params.target_return for sequence in rows]).to(device)
+    return to_device(target_scalars([sequence.request.params.target_return for sequence in rows]), device)
 
 
 def _by_proxy(rows: Rows[Sequence]) -> dict[LoadedProxy, list[int]]:

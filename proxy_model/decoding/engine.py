@@ -27,6 +27,7 @@ from proxy_model.decoding.scheduler import Draft, Plan, Scheduler
 from proxy_model.decoding.sequence import Sequence
 from proxy_model.errors import EngineFull, InvalidParameter
 from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.transfer import to_device
 
 BLOCK_TOKENS = 64
 """Prompts are cut at multiples of this and share what was read of them by whole cuts; less where a step reads less."""
@@ -252,7 +253,7 @@ class Engine:
         ]
         sequences = [plan.decoding[row] for row in rows]
         if len(rows) < len(plan.decoding):
-            states = states[torch.tensor(rows, dtype=torch.long, device=states.device)]
+            states = states[to_device(torch.tensor(rows, dtype=torch.long), states.device)]
         begun = [(sequence, state) for sequence, state in through if sequence.request.id not in ended]
         for sequence, _ in begun:
             sequence.num_passes += 1
@@ -279,7 +280,7 @@ class Engine:
             for draft in drafts:
                 draft.sequence.num_accepted_drafts += 1
             places = [num_rows + draft.chunk.start - begin + depth for draft in drafts]
-            index = torch.tensor(places, device=states.device)
+            index = to_device(torch.tensor(places), states.device)
             deltas += self._choose([draft.sequence for draft in drafts], states[index], logits[index])
         return deltas
 

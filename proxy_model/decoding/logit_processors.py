@@ -17,6 +17,7 @@ from torch import Tensor
 from proxy_model.decoding.decode import skam_temperature
 from proxy_model.decoding.grammar_compiler import GrammarCompiler
 from proxy_model.decoding.sequence import Sequence
+from proxy_model.transfer import to_device
 
 _NEVER = float("-inf")
 
@@ -33,7 +34,7 @@ class LogitProcessors:
         asking = [row for row, sequence in enumerate(rows) if sequence.has_processors]
         if not asking:
             return logits
-        index = _to_device(torch.tensor(asking), logits.device)
+        index = to_device(torch.tensor(asking), logits.device)
         processed, members = logits[index], [rows[row] for row in asking]
         _add_biases(processed, members)
         _penalise(processed, members)
@@ -46,15 +47,15 @@ class LogitProcessors:
         members = [(row, sequence.grammar) for row, sequence in enumerate(rows) if sequence.grammar is not None]
         if members:
             bits = self._grammars.allowed([state for _, state in members])
-            is_allowed = unpacked(_to_device(bits, logits.device), logits.shape[-1])
-            index = _to_device(torch.tensor([row for row, _ in members]), logits.device)
+            is_allowed = unpacked(to_device(bits, logits.device), logits.shape[-1])
+            index = to_device(torch.tensor([row for row, _ in members]), logits.device)
             logits[index] = logits[index].masked_fill(~is_allowed, _NEVER)
 
     def _forbid_early_end(self, logits: Float[Tensor, "B V"], rows: Rows[Sequence]) -> None:
         """No end before `min_tokens`, unless the grammar leaves nothing else."""
         members = [(row, sequence) for row, sequence in enumerate(rows) if sequence.is_below_min_tokens]
         if members:
-            index = _to_device(torch.tensor([row for row, _ in members]), logits.device)
+            index = to_device(torch.tensor([row for row, _ in members]), logits.device)
             going_on = logits[index]
             ends = [(place, self._ends(sequence)) for place, (_, sequence) in enumerate(members)]
             going_on.view(-1)[_places(ends, logits)] = _NEVER
@@ -76,7 +77,7 @@ def _add_biases(logits: Float[Tensor, "B V"], rows: Rows[Sequence]) -> None:
     if pairs:
         places = _places([(row, torch.tensor([token])) for row, (token, _) in pairs], logits)
         values = torch.tensor([bias for _, (_, bias) in pairs])
-        logits.view(-1).index_add_(0, places, _to_device(values, logits.device))
+        logits.view(-1).index_add_(0, places, to_device(values, logits.device))
 
 
 def _penalise(logits: Float[Tensor, "B V"], rows: Rows[Sequence]) -> None:
@@ -84,20 +85,19 @@ def _penalise(logits: Float[Tensor, "B V"], rows: Rows[Sequence]) -> None:
     members = [(row, counts) for row, sequence in enumerate(rows) if (counts := sequence.counts) is not None]
     if not members:
         return
-    settings = torch.tensor([_penalties(rows[row]) for row, _ in members])
-    lengths = torch.tensor([len(counts) for _, counts in members])
+    settings = torch.cat([_penalties(rows[row]).expand(len(counts), -1) for row, counts in members])  # (N, 3)
     counted = torch.cat([counts.counts for _, counts in members])[:, None]
-    columns = torch.cat([settings.repeat_interleave(lengths, dim=0), counted], dim=1)  # (N, 4)
-    repetition, frequency, presence, count = _to_device(columns, logits.device).unbind(1)
+    columns = to_device(torch.cat([settings, counted], dim=1), logits.device)
+    repetition, frequency, presence, count = columns.unbind(1)
     places = _places([(row, counts.tokens) for row, counts in members], logits)
     found = logits.view(-1)[places]
     found = torch.where(found > 0, found / repetition, found * repetition)
     logits.view(-1)[places] = found - count * frequency - (count > 0) * presence
 
 
-def _penalties(sequence: Sequence) -> tuple[float, float, float]:
+def _penalties(sequence: Sequence) -> Float[Tensor, " 3"]:
     params = sequence.request.params
-    return params.repetition_penalty, params.frequency_penalty, params.presence_penalty
+    return torch.tensor([params.repetition_penalty, params.frequency_penalty, params.presence_penalty])
 
 
 def _cut(logits: Float[Tensor, "B V"], rows: Rows[Sequence]) -> None:
@@ -105,13 +105,13 @@ def _cut(logits: Float[Tensor, "B V"], rows: Rows[Sequence]) -> None:
     size = logits.shape[-1]
     limits = [(row, k) for row, sequence in enumerate(rows) if (k := sequence.request.params.top_k or size) < size]
     if limits:
-        index, last = _to_device(torch.tensor(limits), logits.device).unbind(1)
+        index, last = to_device(torch.tensor(limits), logits.device).unbind(1)
         best = logits[index].topk(max(k for _, k in limits), dim=-1).values
         _mask_below(logits, index, best.gather(1, last[:, None] - 1))
     gaps = [(row, _min_p_gap(sequence)) for row, sequence in enumerate(rows) if sequence.request.params.min_p > 0]
     if gaps:
-        index = _to_device(torch.tensor([row for row, _ in gaps]), logits.device)
-        gap = _to_device(torch.tensor([gap for _, gap in gaps]), logits.device)
+        index = to_device(torch.tensor([row for row, _ in gaps]), logits.device)
+        gap = to_device(torch.tensor([gap for _, gap in gaps]), logits.device)
         _mask_below(logits, index, logits[index].amax(-1, keepdim=True) - gap[:, None])
 
 
@@ -128,9 +128,4 @@ def _mask_below(logits: Float[Tensor, "B V"], index: Int[Tensor, " R"], floor: F
 
 def _places(tokens: Rows[tuple[int, Tensor]], logits: Float[Tensor, "B V"]) -> Int[Tensor, " N"]:
     """Where (row, its token ids) stand in the flattened logits."""
-    return _to_device(torch.cat([ids + row * logits.shape[-1] for row, ids in tokens]), logits.device)
-
-
-def _to_device(values: Tensor, device: torch.device) -> Tensor:
-    """A transfer that the host does not wait for."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
+    return to_device(torch.cat([ids + row * logits.shape[-1] for row, ids in tokens]), logits.device)

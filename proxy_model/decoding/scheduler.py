@@ -19,6 +19,7 @@ from proxy_model.decoding.sequence import Sequence
 from proxy_model.llm.attention import Chunk, PackedStep
 from proxy_model.llm.branches import Branches
 from proxy_model.llm.kv_cache import KVCache
+from proxy_model.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Scheduler:
         for run in runs:
             positions += range(run.offset, run.offset + run.num_rows)
             slots += [run.slot] * run.num_rows
-        packed = torch.tensor([tokens, positions, slots], dtype=torch.long).to(device, non_blocking=True)
+        packed = to_device(torch.tensor([tokens, positions, slots], dtype=torch.long), device)
         step = PackedStep(
             tokens=packed[0],
             positions=packed[1],

@@ -65,7 +65,7 @@ class KVCache:
     def take_slots(self, other: "KVCache", sources: Sequence[int], target: int, start: int, length: int) -> None:
         """Copy `length` tokens of `other`'s slots `sources`, one after the other, to slot `target` from `start` on."""
         for own, its in self._beside(other):
-            joined = its[sources].transpose(0, 1).flatten(1, 2)  # (num_kv_heads, len(sources) * capacity, head_dim)
+            joined = torch.cat([its[source] for source in sources], dim=1)  # (num_kv_heads, tokens, head_dim)
             own[target, :, start : start + length] = joined[:, :length]
 
     def _beside(self, other: "KVCache") -> Iterator[tuple[Tensor, Tensor]]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
 
 import pytest
 import torch
@@ -205,7 +204,13 @@ def two_threads() -> Iterator[None]:
 def test_probabilities_are_the_same_to_the_bit_alone_and_in_a_batch() -> None:
     logits = 3 * torch.randn(64, 49152, generator=torch.Generator().manual_seed(1))
     one = settings(k=16)
-    many = SlateSettings(**{field.name: getattr(one, field.name).expand(64) for field in fields(one)})
+    many = SlateSettings(
+        temperature=one.temperature.expand(64),
+        top_p=one.top_p.expand(64),
+        p_t=one.p_t.expand(64),
+        max_candidates=one.max_candidates.expand(64),
+        is_renormalised=one.is_renormalised.expand(64),
+    )
 
     together = build_slate(logits, many, 16).logprobs
 
