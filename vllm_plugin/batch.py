@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from proxy_model.decision.bank import ProxyBank
-from proxy_model.decoding.decode import Decided, decide
+from proxy_model.decision.choice import Decided
+from proxy_model.decoding.decode import decide
 from proxy_model.decoding.grammar_compiler import GrammarCompiler
 from proxy_model.decoding.logit_processors import LogitProcessors
 from proxy_model.decoding.sequence import Sequence

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from proxy_model.decision.choice import Decided
 from proxy_model.decision.trajectory import TrajectoryRecorder
-from proxy_model.decoding.decode import Decided
 from proxy_model.decoding.emit import Scored, SeenCandidate
 from proxy_model.decoding.request import SamplingParams
 

@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from proxy_model.decision.config import SkamConfig
-from proxy_model.decision.features import DecisionFeatures
 from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.decision.slate_scorer import SlateScorer
 from proxy_model.errors import UnknownProxy
@@ -33,12 +30,7 @@ class LoadedProxy:
         self.policy = policy.to(embedding.device).eval()
         self.needs_candidate_pass = policy.config.features != "prefix"
         self.is_conditioned = policy.config.is_conditioned
-        self.scorer = None if self.needs_candidate_pass else SlateScorer(self.policy, embedding)
-
-    @torch.no_grad()
-    def score_candidates(self, features: DecisionFeatures) -> Float[Tensor, " B"]:
-        """Accept logits of single candidates that the LLM has read (`candidate` and `both` features)."""
-        return self.policy.accept_logits(features)
+        self.scorer = SlateScorer(self.policy, embedding)
 
 
 class ProxyBank:

@@ -21,6 +21,17 @@ class Choice:
     """The accepted candidate could not have been rejected."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The outcome of a step for B rows."""
+
+    slate: Slate
+    accept_logits: Float[Tensor, "B K"]
+    """NaN where no proxy was asked."""
+
+    choice: Choice
+
+
 def first_accepted(accept_logits: Float[Tensor, "B K"], slate: Slate, uniforms: Float[Tensor, "B K"]) -> Choice:
     """Walk down the slate to the first candidate that is accepted, or whose acceptance is forced.
 

@@ -6,33 +6,21 @@ Everything is tensors until `to_host`, the step's only synchronisation.
 """
 
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from proxy_model.decision.bank import LoadedProxy
-from proxy_model.decision.choice import Choice, accepted_at, first_accepted
+from proxy_model.decision.choice import Choice, Decided, accepted_at, first_accepted
 from proxy_model.decision.config import SkamConfig
-from proxy_model.decision.features import target_scalars
+from proxy_model.decision.features import normalised, target_scalars
 from proxy_model.decision.skam import Slate, SlateSettings, build_sampled_slate, build_slate
 from proxy_model.decision.slate_scorer import Share, score_shares
 from proxy_model.decoding.sequence import Sequence, SlateNumbers
 from proxy_model.transfer import to_device
 
 _PLAIN = SkamConfig(p_t=0.0, top_p=1.0, max_candidates=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """The outcome of a step for B rows."""
-
-    slate: Slate
-    accept_logits: Tensor
-    """(B, K), NaN where no proxy was asked."""
-
-    choice: Choice
 
 
 def decide(hidden: Tensor, logits: Tensor, rows: Rows[Sequence], width: int) -> Decided:
@@ -61,13 +49,13 @@ def _thresholds(rows: Rows[Sequence], width: int) -> Tensor:
 def _score(hidden: Tensor, slate: Slate, rows: Rows[Sequence]) -> Tensor:
     """(B, K) accept logits of each row under its own proxy; NaN for the LLM alone and where it must read candidates."""
     shares = [
-        Share(proxy.scorer, members, _target(proxy, [rows[row] for row in members], hidden.device))
-        for proxy, members in _by_proxy(rows).items()
-        if proxy.scorer is not None
+        Share(proxy.scorer, members, target_of(proxy, [rows[row] for row in members], hidden.device))
+        for proxy, members in by_proxy(rows).items()
+        if not proxy.needs_candidate_pass
     ]
     if not shares:
         return torch.full(slate.logprobs.shape, float("nan"), device=hidden.device)
-    return score_shares(hidden, slate, shares)
+    return score_shares(normalised(hidden), slate, shares)
 
 
 def _slates(logits: Tensor, rows: Rows[Sequence], width: int) -> Slate:
@@ -133,14 +121,14 @@ def _row_settings(sequence: Sequence) -> SlateNumbers:
     )
 
 
-def _target(proxy: LoadedProxy, rows: Rows[Sequence], device: torch.device) -> Tensor | None:
+def target_of(proxy: LoadedProxy, rows: Rows[Sequence], device: torch.device) -> Tensor | None:
     """(B, 2) what a conditioned proxy is told to aim at in each row."""
     if not proxy.is_conditioned:
         return None
     return to_device(target_scalars([sequence.request.params.target_return for sequence in rows]), device)
 
 
-def _by_proxy(rows: Rows[Sequence]) -> dict[LoadedProxy, list[int]]:
+def by_proxy(rows: Rows[Sequence]) -> dict[LoadedProxy, list[int]]:
     """Row numbers by the version that decides them."""
     groups: dict[LoadedProxy, list[int]] = {}
     for row, sequence in enumerate(rows):

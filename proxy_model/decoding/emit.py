@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from proxy_model.decision.choice import Decided
 from proxy_model.decision.trajectory import TrajectoryRecorder
-from proxy_model.decoding.decode import Decided
 from proxy_model.decoding.request import CandidateDecision, Delta, PositionDecisions, TokenLogprob
 from proxy_model.decoding.sequence import Sequence
 from proxy_model.llm.tokenizer import ChatTokenizer

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from proxy_model.decision.bank import LoadedProxy, ProxyBank, ProxyRef
+from proxy_model.decision.choice import Decided
 from proxy_model.decision.config import SkamConfig
 from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.decoding.admission import check_fits, check_proxy, check_target
-from proxy_model.decoding.candidate_walk import judge, propose, take_accepted
-from proxy_model.decoding.decode import Decided, decide, to_host
+from proxy_model.decoding.candidate_walk import judge, propose, readings_of, take_accepted
+from proxy_model.decoding.decode import decide, to_host
 from proxy_model.decoding.emit import AcceptedPosition, Emitter
 from proxy_model.decoding.engine_config import EngineConfig
 from proxy_model.decoding.grammar_compiler import GrammarCompiler
@@ -227,15 +228,15 @@ class Engine:
         if branches is None:
             return [], slice(0, len(plan.decoding))
         deltas, latest, siblings = [], list(range(len(plan.decoding))), []
-        for slot, (sequence, width) in enumerate(zip(plan.decoding, branches.widths, strict=True)):
-            rows = [branches.row_of(slot, place) for place in range(width)]
-            place = judge(hidden[rows], sequence) if rows else None
+        readings = readings_of(plan.decoding, branches)
+        for reading, place in zip(readings, judge(readings, hidden), strict=True):
             if place is None:
                 continue
+            sequence = reading.sequence
             deltas.append(self._accept(sequence, take_accepted(sequence)))
-            latest[slot] = rows[place]
+            latest[sequence.slot] = reading.rows[place]
             if place:
-                siblings.append((slot, place))
+                siblings.append((sequence.slot, place))
         branches.accept(self._cache, siblings)
         return deltas, latest
 
@@ -290,18 +291,20 @@ class Engine:
 
     def _settle(self, rows: Rows[Sequence], states: Tensor, logits: Tensor, decided: Decided) -> list[Delta]:
         """Note every row's accepted token; where the LLM must read the candidate first, put it up for that."""
-        deltas = []
+        deltas, walking = [], []
         tokens, ranks, forced = to_host(decided.choice)
         for row, sequence in enumerate(rows):
             if sequence.grammar is not None and sequence.grammar.has_failed:
                 deltas.append(self._emitter.fail(sequence, TOO_COMPLEX))
             elif sequence.must_walk:
-                propose(sequence, states[row], logits[row], decided, row)
+                walking.append((row, sequence))
             else:
                 position = AcceptedPosition(
                     tokens[row], ranks[row], forced[row], states[row], logits[row], decided, row
                 )
                 deltas.append(self._accept(sequence, position))
+        if walking:
+            propose(walking, states, logits, decided)
         return deltas
 
     def _accept(self, sequence: Sequence, position: AcceptedPosition) -> Delta:

@@ -1,14 +1,14 @@
 """One answer on its way: its tokens, its place in the cache, its noise and its totals."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from proxy_model.decision.bank import LoadedProxy
+from proxy_model.decision.choice import Decided
 from proxy_model.decision.noise import noise_key
-from proxy_model.decision.skam import Slate
 from proxy_model.decision.trajectory import TrajectoryRecorder
 from proxy_model.decoding.detokenizer import Detokenizer
 from proxy_model.decoding.grammar_compiler import GrammarState
@@ -22,26 +22,30 @@ SlateNumbers = tuple[float, float, float, int, bool]
 
 @dataclass(slots=True)
 class PendingCandidate:
-    """A candidate that the LLM is reading before the proxy decides on it (`candidate` and `both` features)."""
+    """A candidate that the LLM is reading before the proxy decides on it (`candidate` and `both` features).
 
-    prefix_hidden: Tensor
-    """(D,) h(prefix)."""
+    Its position is row `row` of the step that laid out its slate.
+    """
 
-    slate: Slate
-    """One row."""
-
-    scalars: Tensor
-    """(K, 4)."""
-
-    accept_logits: Tensor
-    """(K,), NaN where the proxy was not asked yet."""
+    states: Tensor
+    """(B, D) h(prefix)."""
 
     logits: Tensor
-    """(V,) of the position, before the proxy."""
+    """(B, V) before the proxy."""
 
+    decided: Decided
+    """With the slates."""
+
+    row: int
     tokens: list[int]
+    """The slate's."""
+
     is_free: list[bool]
+    accept_logits: list[float] = field(default_factory=list)
+    """What the proxy said of the candidates that were read."""
+
     index: int = 0
+    """The candidate's place in the slate."""
 
     def upcoming(self, limit: int) -> list[int]:
         """The next candidates, at most `limit`, up to the one that cannot be rejected."""
@@ -96,6 +100,11 @@ class Sequence:
     def noise_key(self) -> int:
         """Of the next token's place in the answer."""
         return noise_key(self.seed, len(self.output))
+
+    @property
+    def keeps_decisions(self) -> bool:
+        """Whether somebody will look at what the proxy said of each candidate."""
+        return self.recorder is not None or self.request.params.return_decisions
 
     @property
     def must_walk(self) -> bool:

@@ -95,7 +95,7 @@ class NativeLlamaDecoder:
             seconds=self.seconds,
         )
         self._kernels.llama_step(self._model, c_step, torch.get_num_threads())
-        if step.branches is not None:
+        if step.branches is not None and num_siblings:
             for layer in range(num_layers):
                 step.branches.keep(layer, siblings[0, layer], siblings[1, layer])
         return hidden, [tapped[tap] for tap in taps]

@@ -1,10 +1,12 @@
 """The actor as it serves: right, and the same for a row whatever else is in the batch."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
-from proxy_model.decision.config import PolicyConfig
-from proxy_model.decision.features import DecisionFeatures, slate_scalars, target_scalars
+from proxy_model.decision.config import FeatureMode, PolicyConfig
+from proxy_model.decision.features import DecisionFeatures, normalised, slate_scalars, target_scalars
 from proxy_model.decision.native_scorer import NativeScorer
 from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.decision.skam import Slate, SlateSettings, build_slate
@@ -147,9 +149,13 @@ def test_a_conditioned_proxy_scores_as_the_policy_that_is_trained(
     torch.testing.assert_close(found.flatten(), dial.accept_logits(features), rtol=1e-5, atol=1e-4)
 
 
-def _version(seed: int, hidden_size: int = 256, *, is_conditioned: bool = False) -> ProxyPolicy:
+def _version(
+    seed: int, hidden_size: int = 256, *, features: FeatureMode = "prefix", is_conditioned: bool = False
+) -> ProxyPolicy:
     generator = torch.Generator().manual_seed(seed)
-    config = PolicyConfig(llm_hidden_size=SIZE, hidden_size=hidden_size, is_conditioned=is_conditioned)
+    config = PolicyConfig(
+        llm_hidden_size=SIZE, features=features, hidden_size=hidden_size, is_conditioned=is_conditioned
+    )
     policy = ProxyPolicy(config, generator=generator)
     torch.nn.init.normal_(policy.actor.output.weight, generator=generator)
     torch.nn.init.normal_(policy.actor.output.bias, generator=generator)
@@ -166,7 +172,7 @@ def test_rows_of_many_versions_score_to_the_bit_as_alone_and_rows_of_none_not_at
     aims = [None, None, None, target[rows[3]]]
     shares = [Share(*share) for share in zip(scorers, rows, aims, strict=True)]
 
-    scores = score_shares(hidden, slate, shares)
+    scores = score_shares(normalised(hidden), slate, shares)
 
     for share in shares:
         for number, row in enumerate(share.rows):
@@ -177,3 +183,45 @@ def test_rows_of_many_versions_score_to_the_bit_as_alone_and_rows_of_none_not_at
     unasked = [row for row in range(NUM_ROWS) if not any(row in members for members in rows)]
     assert len(unasked) == 34
     assert scores[unasked].isnan().all()
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Candidates that the LLM has read, one of each slate, and the version that decides on them."""
+
+    policy: ProxyPolicy
+    vectors: list[torch.Tensor]
+    slate: Slate
+    ranks: torch.Tensor
+    target: torch.Tensor | None
+
+    def logits(self, rows: slice) -> torch.Tensor:
+        """Of some of them."""
+        scorer = SlateScorer(self.policy, torch.zeros(1000, SIZE))
+        part, target = self.slate[rows], None if self.target is None else self.target[rows]
+        vectors = [vector[rows] for vector in self.vectors]
+        return scorer.candidate_logits(vectors, part.logprobs, part.is_candidate, self.ranks[rows], target)
+
+
+@pytest.fixture(params=["candidate", "both", "both, told"])
+def read(request: pytest.FixtureRequest, hidden: torch.Tensor, slate: Slate, target: torch.Tensor) -> Read:
+    features, _, told = request.param.partition(", ")
+    policy = _version(11, features=features, is_conditioned=bool(told))
+    after = torch.randn(NUM_ROWS, SIZE, generator=torch.Generator().manual_seed(12))
+    vectors = [after] if features == "candidate" else [hidden, after]
+    return Read(policy, vectors, slate, torch.arange(NUM_ROWS) * 5 % WIDTH, target if told else None)
+
+
+def test_candidates_that_were_read_score_as_the_policy_that_is_trained(read: Read) -> None:
+    found = read.logits(slice(None))
+
+    scalars = slate_scalars(read.slate.logprobs, read.slate.is_candidate)[torch.arange(NUM_ROWS), read.ranks]
+    features = DecisionFeatures(read.vectors[0], read.vectors[-1], scalars, read.target)
+    torch.testing.assert_close(found, read.policy.accept_logits(features), rtol=1e-5, atol=1e-4)
+
+
+def test_a_candidate_that_was_read_scores_the_same_to_the_bit_alone_and_in_a_batch(read: Read) -> None:
+    together = read.logits(slice(None))
+
+    alone = [read.logits(slice(row, row + 1)) for row in range(NUM_ROWS)]
+    assert torch.equal(together, torch.cat(alone))
