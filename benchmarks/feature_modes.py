@@ -4,7 +4,9 @@
 
 Each CHECKPOINT is a published proxy's folder; its own settings say its mode. One that reads candidates takes part once
 for each `--candidate-rows`; 1 is one candidate after the other. In each round every system answers the same prompts
-greedily, in another order than in the round before. Ratios are within a round; medians and quartiles.
+greedily, in another order than in the round before, twice as many as there are slots. Its clock runs while all slots
+are taken, as they are in a busy server: answers with many rejections take more steps, and outlast the others. Ratios
+are within a round; medians and quartiles.
 """
 
 import statistics
@@ -24,7 +26,7 @@ from benchmarks.workload import MAX_PROMPT_TOKENS, ROOT, loaded_llm
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decoding.engine import Engine
 from proxy_model.decoding.engine_config import EngineConfig
-from proxy_model.decoding.request import GenerationRequest, SamplingParams
+from proxy_model.decoding.request import Delta, GenerationRequest, SamplingParams
 from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.evaluation.loading import load_rows
 from trainer.evaluation.systems import System, max_candidates
@@ -48,6 +50,8 @@ class Run:
     """One system's answers in one round."""
 
     tokens_per_second: float
+    """While all slots are taken."""
+
     passes_per_token: float
     rejections_per_token: float
 
@@ -91,7 +95,7 @@ def main(
         for number, row in enumerate(rows)
         for count in (counts if _reads_candidates(row.systems[0]) else [None])
     ]
-    prompts = encode_prompts(load_prompts(PROMPTS), llm.tokenizer, MAX_PROMPT_TOKENS)[:num_sequences]
+    prompts = encode_prompts(load_prompts(PROMPTS), llm.tokenizer, MAX_PROMPT_TOKENS)[: 2 * num_sequences]
     ways = {}
     for place, contender in enumerate(contenders):
         sizes = EngineConfig(
@@ -121,17 +125,21 @@ def _engine(llm: FrozenLLM, sizes: EngineConfig, contender: Contender) -> Engine
 def _run(engine: Engine, contender: Contender, prompts: Sequence[EncodedPrompt], max_tokens: int) -> Run:
     params = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
     ref = None if contender.system.policy is None else ProxyRef("measured", contender.number)
+    deltas: list[Delta] = []
     started = time.perf_counter()
-    answers = engine.generate(
-        GenerationRequest(id=str(index), prompt_token_ids=prompt.token_ids, params=params, proxy=ref)
-        for index, prompt in enumerate(prompts)
-    )
-    seconds = time.perf_counter() - started
-    tokens = sum(answer.usage.completion_tokens for answer in answers)
+    for index, prompt in enumerate(prompts):
+        engine.submit(GenerationRequest(id=str(index), prompt_token_ids=prompt.token_ids, params=params, proxy=ref))
+    while engine.num_running + engine.num_waiting >= engine.config.max_running:
+        deltas += engine.step()
+    seconds, num_timed = time.perf_counter() - started, sum(delta.num_accepted for delta in deltas)
+    while engine.has_work:
+        deltas += engine.step()
+    usages = [delta.usage for delta in deltas if delta.usage is not None]
+    tokens = sum(usage.completion_tokens for usage in usages)
     return Run(
-        tokens / seconds,
-        sum(answer.usage.passes for answer in answers) / tokens,
-        sum(answer.usage.rejected for answer in answers) / tokens,
+        num_timed / seconds,
+        sum(usage.passes for usage in usages) / tokens,
+        sum(usage.rejected for usage in usages) / tokens,
     )
 
 
