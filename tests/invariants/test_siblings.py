@@ -1,6 +1,7 @@
 """Candidates that are read side by side are decided on as if they had been read one after the other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -92,6 +93,27 @@ def test_states_and_scores_are_those_of_the_walk_to_the_bit(
     assert all(_equal(*pair) for pair in zip(beside, walked, strict=True))
     passes = [sum(answer.usage.passes for answer in answers) for answers in (beside, walked)]
     assert passes[0] < passes[1]
+
+
+@pytest.mark.parametrize("proxy", [CANDIDATE, BOTH])
+def test_decisions_that_are_shown_are_those_that_are_recorded(proxy: ProxyRef) -> None:
+    llm = _llm("llama_tied", torch.bfloat16)
+    request = _requests([proxy], temperature=0.9, decision="sample", return_decisions=True)[1]
+    engine = _engine(llm, 16)
+    trajectory = engine.generate([request])[0].trajectory
+    assert trajectory is not None
+    engine.submit(replace(request, record=False))
+
+    shown = []
+    while engine.has_work:
+        shown += [position for delta in engine.step() for position in delta.decisions]
+
+    assert len(shown) == TOKENS
+    assert sum(len(position.candidates) - 1 for position in shown) > 5
+    for position, logits, is_free in zip(shown, trajectory.accept_logits, trajectory.is_free, strict=True):
+        for index, candidate in enumerate(position.candidates):
+            expected = pytest.approx(float(logits[index].sigmoid())) if is_free[index] else None
+            assert candidate.accept_prob == expected
 
 
 def test_a_batch_of_siblings_and_settled_tokens_answers_as_each_alone() -> None:
