@@ -19,6 +19,7 @@ from proxy_model.decoding.decode import by_proxy, target_of
 from proxy_model.decoding.emit import AcceptedPosition
 from proxy_model.decoding.sequence import PendingCandidate, Sequence
 from proxy_model.llm.branches import Branches
+from proxy_model.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,14 @@ def _accept_logits(proxy: LoadedProxy, readings: Rows[Reading], hidden: Tensor) 
     ranks = [reading.pending.index + place for reading in readings for place in range(len(reading.rows))]
     owners = [reading for reading in readings for _ in reading.rows]
     slates = [(reading.pending.decided.slate, reading.pending.row) for reading in owners]
-    vectors = [hidden[torch.tensor(rows, device=hidden.device)]]
+    vectors = [hidden[to_device(torch.tensor(rows), hidden.device)]]
     if proxy.policy.actor.reads_prefix:
         vectors.insert(0, torch.stack([reading.pending.states[reading.pending.row] for reading in owners]))
     found = proxy.scorer.candidate_logits(
         vectors,
         torch.stack([slate.logprobs[row] for slate, row in slates]),
         torch.stack([slate.is_candidate[row] for slate, row in slates]),
-        torch.tensor(ranks, device=hidden.device),
+        to_device(torch.tensor(ranks), hidden.device),
         target_of(proxy, [reading.sequence for reading in owners], hidden.device),
     )
     return dict(zip(rows, found.tolist(), strict=True))
