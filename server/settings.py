@@ -6,13 +6,13 @@
 import difflib
 import ipaddress
 import json
-import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from proxy_model.decoding.engine_config import DRAFT_TOKENS
+from proxy_model.environment import values_in
 from proxy_model.errors import InvalidParameter
 from proxy_model.llm.embedded import DEFAULT_LLM
 from proxy_model.paths import home_folder, proxies_root
@@ -286,14 +286,10 @@ class Settings:
 def load_settings(environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
     """Settings from the environment and from `flags` (None where not given). Raises `InvalidParameter`."""
     kinds = get_type_hints(Settings)
-    _refuse_near_misses(environment, [PREFIX + name.upper() for name in kinds])
-    values: dict[str, Any] = {}
-    for name, kind in kinds.items():
-        text = environment.get(PREFIX + name.upper())
-        if text:
-            values[name] = _parsed(PREFIX + name.upper(), text, kind)
+    variables = {name: PREFIX + name.upper() for name in kinds}
+    _refuse_near_misses(environment, list(variables.values()))
     given = {name: value for name, value in flags.items() if value is not None}
-    return Settings(**(values | given))
+    return Settings(**(values_in(environment, variables, kinds) | given))
 
 
 def wants_traces(environment: Mapping[str, str]) -> bool:
@@ -315,30 +311,6 @@ def is_loopback(host: str) -> bool:
 def setting_names() -> list[str]:
     """Every field of `Settings`."""
     return [field.name for field in fields(Settings)]
-
-
-def _parsed(name: str, text: str, kind: Any) -> Any:
-    if isinstance(kind, types.UnionType):
-        kind = get_args(kind)[0]
-    if get_origin(kind) is Literal:
-        return text
-    if kind is bool:
-        return _parsed_flag(name, text)
-    if kind is Path:
-        return Path(text).expanduser().absolute()
-    if kind not in (int, float, str):
-        return tuple(key for part in text.replace("\n", ",").split(",") if (key := part.strip()))
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise InvalidParameter(name, text, f"of type {kind.__name__}") from error
-
-
-def _parsed_flag(name: str, text: str) -> bool:
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if text.lower() not in words:
-        raise InvalidParameter(name, text, f"one of {sorted(words)}")
-    return words[text.lower()]
 
 
 def _refuse_near_misses(environment: Mapping[str, str], known: list[str]) -> None:

@@ -13,31 +13,26 @@ from proxy_model import disk
 from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.advantages import RunningMoments
-from trainer.algorithms import ALGORITHMS, dt
+from trainer.algorithms import dt
 from trainer.algorithms.optimisation import make_optimizer
-from trainer.algorithms.ppo import pretrain_critic
-from trainer.algorithms.update_log import UpdateStatistics
 from trainer.answerer import Answerer
-from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig
 from trainer.config_file import config_to_mapping
 from trainer.held_out.config import EarlyStoppingConfig
 from trainer.held_out.examiner import Examiner, HeldOutScores
 from trainer.interruption import Interruption
-from trainer.kinds import dealt_within
-from trainer.metrics import answer_metrics, decision_metrics, peak_rss_mib, reward_metrics, term_metrics, update_metrics
+from trainer.learner import Learner
+from trainer.metrics import peak_rss_mib, term_metrics
 from trainer.offline.calibration import calibrated
 from trainer.offline.data import OfflineData
-from trainer.offline.reference import reference_of, under_reference
+from trainer.offline.reference import reference_of
 from trainer.offline.returns import data_returns
 from trainer.parts import Parts, answerer_of, fitting_prompts, new_policy, planned_iterations
-from trainer.potential import rollout_potentials, shaping_rewards
 from trainer.pruning import Spared, no_versions
 from trainer.publisher import Publisher
 from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, prompt_indices
 from trainer.state import Progress, load_best, load_state, save_best, save_state
-from trainer.targets import Targets, make_targets, terminal_rewards, yardstick
 
 SETTINGS_FILE = "settings.json"
 
@@ -56,11 +51,7 @@ class Run:
     """Who answers the prompts; None offline."""
 
     data: OfflineData | None
-    reference: ProxyPolicy | None
-    """The policy that an offline run began with."""
-
-    policy: ProxyPolicy
-    optimizer: torch.optim.Adam
+    learner: Learner
     progress: Progress
     num_iterations: int
     publisher: Publisher
@@ -100,9 +91,15 @@ class Run:
             prompts=prompts,
             answerer=answerer_of(config, parts.llm, prompts, interruption) if data is None else None,
             data=data,
-            reference=reference,
-            policy=policy,
-            optimizer=optimizer,
+            learner=Learner(
+                config=config,
+                reward_model=parts.reward_model,
+                policy=policy,
+                optimizer=optimizer,
+                reference=reference,
+                group_size=config.rollout.responses_per_prompt if data is None else data.group_size,
+                embedding=parts.llm.embedding,
+            ),
             progress=progress,
             num_iterations=planned_iterations(config, len(prompts) if data is None else data.num_prompts),
             publisher=Publisher(
@@ -121,9 +118,9 @@ class Run:
         return run
 
     @property
-    def group_size(self) -> int:
-        """Answers to one prompt, which stand next to each other."""
-        return self.config.rollout.responses_per_prompt if self.data is None else self.data.group_size
+    def policy(self) -> ProxyPolicy:
+        """The weights as learnt so far."""
+        return self.learner.policy
 
     @property
     def is_done(self) -> bool:
@@ -149,11 +146,11 @@ class Run:
         score_seconds = time.perf_counter() - started
         self.interruption.leave_if_due()
         started = time.perf_counter()
-        metrics = self._learn(rollout, scores)
+        progress, metrics = self.learner.learn(rollout, scores, self.progress)
         self.progress = replace(
-            self.progress,
-            iteration=self.progress.iteration + 1,
-            prompts_seen=self.progress.prompts_seen + self.config.rollout.prompts_per_iteration,
+            progress,
+            iteration=progress.iteration + 1,
+            prompts_seen=progress.prompts_seen + self.config.rollout.prompts_per_iteration,
         )
         return {
             **metrics,
@@ -225,7 +222,7 @@ class Run:
     def save(self) -> None:
         """Replace the saved state."""
         settings = config_to_mapping(self.config)
-        save_state(self.config.output, self.policy, self.optimizer, self.progress, settings)
+        save_state(self.config.output, self.policy, self.learner.optimizer, self.progress, settings)
 
     def _served_policy(self, iteration: int) -> ProxyPolicy:
         """What is published: as it was learnt by `iteration`, or with as many rejections as the settings ask for.
@@ -251,7 +248,9 @@ class Run:
         kinds = [prompt.kind for prompt in self.prompts]
         chosen = prompt_indices(kinds, per_iteration, iteration, config.seed)
         prompts = [self.prompts[index] for index in chosen for _ in range(config.rollout.responses_per_prompt)]
-        aims = dt.aims(len(prompts), iteration, config.dt, self._seed("aims")) if config.algorithm == "dt" else None
+        aims = None
+        if config.algorithm == "dt":
+            aims = dt.aims(len(prompts), iteration, config.dt, derived_seed(config.seed, "aims", iteration))
         return self.answerer.roll_out(self.policy, prompts, iteration=iteration, aims=aims)
 
     def _score(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
@@ -262,62 +261,12 @@ class Run:
         of_terms = self.reward_model.scores(rollout.conversations)
         return self.reward_model.total(of_terms).to(self.llm.device, torch.float32), of_terms
 
-    def _learn(self, rollout: Rollout, scores: Tensor) -> dict[str, float]:
-        config, policy, kinds = self.config, self.policy, rollout.kinds
-        if self.data is None:
-            self.progress = replace(self.progress, moments=self.progress.moments.updated(scores, kinds))
-        batch = flatten(rollout.trajectories, self.llm.embedding)
-        if self.reference is not None:
-            batch = under_reference(batch, self.reference)
-        dealt = self._dealt(scores, kinds)
-        terminal = terminal_rewards(dealt, kinds, rollout.is_cut, self.progress.moments, config.shaping)
-        steps = self._potential_steps(rollout)
-        targets = make_targets(batch, terminal, policy, config.shaping, config.ppo, steps, self.group_size)
-        if self.data is None:
-            return_moments = self.progress.return_moments.updated(targets.compared_returns)
-            self.progress = replace(self.progress, return_moments=return_moments)
-        targets = replace(targets, return_moments=self.progress.return_moments, is_of_data=self.data is not None)
-        statistics = self._update(batch, targets)
-        return {
-            **reward_metrics(scores, terminal, batch.per_answer(targets.penalties)),
-            **decision_metrics(batch),
-            **answer_metrics(batch, rollout.trajectories, policy.config.initial_acceptance),
-            **update_metrics(statistics, targets),
-        }
-
-    def _potential_steps(self, rollout: Rollout) -> Tensor | None:
-        """(T,) what is moved to earlier positions of the rewards; nothing unless the settings ask for it."""
-        shaping = self.config.shaping
-        if self.reward_model is None or not shaping.potential or shaping.shuffle:
-            return None
-        potentials = rollout_potentials(self.reward_model, rollout)
-        deviations = yardstick(self.progress.moments, shaping).deviations(rollout.kinds)
-        return shaping_rewards(potentials, deviations).to(self.llm.device)
-
-    def _dealt(self, scores: Tensor, kinds: Tensor) -> Tensor:
-        """The scores, or under the control `shuffle` each answer that of a random one of its kind."""
-        if not self.config.shaping.shuffle:
-            return scores
-        generator = torch.Generator().manual_seed(self._seed("shuffle"))
-        return dealt_within(scores, kinds, generator)
-
-    def _update(self, batch: PpoBatch, targets: Targets) -> UpdateStatistics:
-        config, seed = self.config, self._seed("update")
-        has_critic = config.algorithm in ("ppo", "awr")
-        if has_critic and self.progress.iteration < config.ppo.critic_pretrain_iterations:
-            return pretrain_critic(self.policy, self.optimizer, batch, targets, config.ppo, seed)
-        update = ALGORITHMS[config.algorithm]
-        return update(self.policy, self.optimizer, batch, targets, config.algorithm_settings, seed)
-
     def _anneal(self) -> float:
         """Set and return this iteration's learning rate: linear from its start to 0 after the last one."""
         rate = self.config.algorithm_settings.learning_rate * (1 - self.progress.iteration / self.num_iterations)
-        for group in self.optimizer.param_groups:
+        for group in self.learner.optimizer.param_groups:
             group["lr"] = rate
         return rate
-
-    def _seed(self, purpose: str) -> int:
-        return derived_seed(self.config.seed, purpose, self.progress.iteration)
 
 
 def _begun(config: TrainConfig, parts: Parts, reference: ProxyPolicy | None) -> Progress:

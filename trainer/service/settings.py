@@ -3,12 +3,12 @@
 `PROXY_RLHF_TRAINER_<NAME>` sets the field `<name>` of `Settings`, those in `SHARED` are the server's; a flag wins.
 """
 
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
+from proxy_model.environment import values_in
 from proxy_model.errors import InvalidParameter
 from proxy_model.paths import home_folder
 from store.database import database_url, parse_url
@@ -22,8 +22,6 @@ SHARED = {
     "admin_key": "PROXY_RLHF_ADMIN_KEY",
 }
 """Fields that are set by the server's variables: the two meet there."""
-
-_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,31 +109,13 @@ def load_settings(environment: Mapping[str, str], flags: Mapping[str, Any]) -> S
     kinds = get_type_hints(Settings)
     variables = {name: f"{PREFIX}{name.upper()}" for name in kinds} | SHARED
     _refuse_unknown(environment, set(variables.values()))
-    values = {
-        name: _parsed(variable, environment[variable], kinds[name])
-        for name, variable in variables.items()
-        if environment.get(variable)
-    }
-    return Settings(**(values | {name: value for name, value in flags.items() if value is not None}))
+    given = {name: value for name, value in flags.items() if value is not None}
+    return Settings(**(values_in(environment, variables, kinds) | given))
 
 
 def _require(is_allowed: bool, name: str, value: object, allowed: str) -> None:
     if not is_allowed:
         raise InvalidParameter(name, value, allowed)
-
-
-def _parsed(variable: str, text: str, kind: Any) -> Any:
-    if isinstance(kind, types.UnionType):
-        kind = get_args(kind)[0]
-    if kind is bool:
-        _require(text.lower() in _SWITCH, variable, text, f"one of {sorted(_SWITCH)}")
-        return _SWITCH[text.lower()]
-    if kind is Path:
-        return Path(text).expanduser().absolute()
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise InvalidParameter(variable, text, f"of type {kind.__name__}") from error
 
 
 def _refuse_unknown(environment: Mapping[str, str], known: set[str]) -> None:
