@@ -40,10 +40,17 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting: ppo.learning_rate=1e-4.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in the output folder, with the settings of its weights.",
+        ),
+    ] = False,
 ) -> None:
     """Train a proxy against rewards, or on answers made once, and publish its versions."""
-    from trainer.saved_settings import read_saved_config
+    from trainer.config_file import read_settings
+    from trainer.saved_settings import saved_config
 
     flags: dict[str, Any] = {
         "prompts": prompts or None,
@@ -56,31 +63,37 @@ def train(
     }
     given = {name: value for name, value in flags.items() if value is not None}
     if resume:
-        _refuse_with_resume(settings, given, set_)
-        config = read_saved_config(output / SETTINGS_FILE, output=output)
+        _refuse_with_resume(settings, given)
+        saved = read_settings(output / SETTINGS_FILE)
+        config = saved_config(_changed(saved, {"output": output, **given}, set_))
     else:
-        config = make_config(settings, {"output": output, **given}, set_ or [])
+        config = make_config(settings, {"output": output, **given}, set_)
     _run(config, is_resumed=resume)
 
 
-def make_config(settings: Path | None, flags: dict[str, Any], assignments: list[str]) -> "TrainConfig":
+def make_config(settings: Path | None, flags: dict[str, Any], assignments: list[str] | None) -> "TrainConfig":
     """The settings of the file, then of `flags`, then of `NAME=VALUE`. Raises `InvalidParameter`."""
     from trainer.config_file import config_from_mapping, read_settings
 
-    values = {**(read_settings(settings) if settings else {}), **flags}
-    values["registry"] = values.get("registry") or proxies_root()
-    for assignment in assignments:
+    values = read_settings(settings) if settings else {}
+    values["registry"] = flags.get("registry") or values.get("registry") or proxies_root()
+    return config_from_mapping(_changed(values, flags, assignments))
+
+
+def _changed(values: dict[str, Any], flags: dict[str, Any], assignments: list[str] | None) -> dict[str, Any]:
+    """The settings `values` after flags and `NAME=VALUE`. Raises `InvalidParameter`."""
+    values = {**values, **flags}
+    for assignment in assignments or []:
         _assign(values, assignment)
-    return config_from_mapping(values)
+    return values
 
 
-def _refuse_with_resume(settings: Path | None, flags: dict[str, Any], assignments: list[str] | None) -> None:
-    """A resumed run is its old settings: anything else would be another run."""
-    if settings or flags or assignments:
-        name = "settings" if settings else next(iter(flags), "set")
-        raise InvalidParameter(
-            name, flags.get(name, "given"), "left out with --resume: the run's own settings are read"
-        )
+def _refuse_with_resume(settings: Path | None, flags: dict[str, Any]) -> None:
+    """A resumed run is its own settings. What of them may be another now is looked at where its state is read."""
+    refused = ["settings"] if settings else [name for name in flags if name != "registry"]
+    if refused:
+        allowed = "left out with --resume: the run's own settings are read"
+        raise InvalidParameter(refused[0], flags.get(refused[0], "given"), allowed)
 
 
 def _assign(values: dict[str, Any], assignment: str) -> None:

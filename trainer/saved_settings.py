@@ -17,15 +17,16 @@ _BEFORE_REWARDS = ("reward", "second_reward", "second_weight")
 
 def read_saved_config(path: Path, *, output: Path) -> TrainConfig:
     """From the settings file of the run in `output`. Raises `InvalidParameter`."""
-    return _saved_config({**read_settings(path), "output": output})
+    return saved_config({**read_settings(path), "output": output})
 
 
 def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Saved settings as this version would have saved them. Raises `InvalidParameter`."""
-    return config_to_mapping(_saved_config(saved))
+    return config_to_mapping(saved_config(saved))
 
 
-def _saved_config(values: Mapping[str, Any]) -> TrainConfig:
+def saved_config(values: Mapping[str, Any]) -> TrainConfig:
+    """The settings that a run has saved. Raises `InvalidParameter`."""
     if values.keys() & set(_BEFORE_REWARDS):
         begun = "a run that was begun with [[rewards]], which have taken the place of `reward` and `second_reward`"
         advice = "only the version that began this one can resume it, and a new run can have it as its `start`"

@@ -1,6 +1,7 @@
 """Runs that an older version of the package has begun."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,24 @@ def test_a_run_from_before_a_setting_was_there_is_resumed_with_its_default(tmp_p
     assert (saved.value, saved.tensorboard) == (config.value, True)
 
     assert run(config, is_resumed=True).iterations == 3
+
+
+def test_a_resumed_run_has_its_own_settings_and_those_that_may_change_from_its_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = begun(tmp_path / "run")
+    resumed: list[TrainConfig] = []
+    monkeypatch.setattr("cli.train._run", lambda config, is_resumed: resumed.append(config))
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    asked = ["--registry", str(tmp_path / "proxies"), "--set", "keep_versions=3", "--set", "seed=7"]
+
+    assert main(["train", "--resume", "--output", str(moved), *asked]) == 0
+
+    changed = replace(config, output=moved, registry=tmp_path / "proxies", keep_versions=3)
+    assert resumed == [replace(changed, seed=7)]
+    assert run(changed, is_resumed=True).iterations == 3
+    with pytest.raises(InvalidParameter, match="seed"):
+        run(resumed[0], is_resumed=True)
 
 
 def test_a_run_from_before_there_were_rewards_is_not_resumed_and_says_why(
