@@ -2,59 +2,41 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from cli import console
-from cli.train import make_config
+from cli.run_settings import Assignments, Model, NumPrompts, Prompts, Rewards, Seed, SettingsFile, given, make_config
 
 
 def rollouts(
     output: Annotated[Path, typer.Option(help="Folder of the answers; begun and killed, it is finished.")],
-    settings: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Settings as of `train`, TOML or JSON; flags win.")
-    ] = None,
-    prompts: Annotated[
-        list[Path] | None,
-        typer.Option(exists=True, dir_okay=False, help="Prompts to answer, .jsonl or .jsonl.gz; repeatable."),
-    ] = None,
-    reward: Annotated[
-        list[Path] | None,
-        typer.Option(exists=True, file_okay=False, help="Folder of a reward model (`proxy-rlhf reward`); repeatable."),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="The frozen LLM: a name, hub id, folder or GGUF file.")] = None,
+    settings: SettingsFile = None,
+    prompts: Prompts = None,
+    reward: Rewards = None,
+    model: Model = None,
     start: Annotated[
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Run or version that answers; left out: version 0."),
     ] = None,
-    num_prompts: Annotated[int | None, typer.Option(help="Prompts to answer in all; 0: each once.")] = None,
+    num_prompts: NumPrompts = None,
     answers: Annotated[int | None, typer.Option(min=1, help="Answers to each prompt.")] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="The LLM alone answers, and its answers are replayed.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random number.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting: rollout.max_tokens=128.")
-    ] = None,
+    seed: Seed = None,
+    set_: Assignments = None,
 ) -> None:
     """Answer prompts, score the answers, and keep both for `train` with `data`."""
     from trainer.loop import load_parts
     from trainer.offline.collect import collect
 
-    flags = {
-        "prompts": prompts or None,
-        "rewards": [{"type": "trained", "folder": folder} for folder in reward] if reward else None,
-        "model": model,
-        "start": start,
-        "num_prompts": num_prompts,
-        "seed": seed,
-    }
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    flags = given(prompts=prompts, reward=reward, model=model, start=start, num_prompts=num_prompts, seed=seed)
     per_prompt = [] if answers is None else [f"rollout.responses_per_prompt={answers}"]
     named = {} if settings else {"proxy": "answers"}
-    config = make_config(settings, {"output": output, **named, **given}, [*per_prompt, *(set_ or [])])
+    config = make_config(settings, {"output": output, **named, **flags}, [*per_prompt, *(set_ or [])])
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console.err) as progress:
         task = progress.add_task("shards", total=None)

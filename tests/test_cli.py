@@ -12,9 +12,9 @@ import pytest
 from cli.local_speaker import LocalSpeaker
 from cli.main import main
 from cli.remote_speaker import NoAnswer, RemoteSpeaker
+from cli.run_settings import make_config
 from cli.serve import serve
 from cli.speaker import ChatOptions
-from cli.train import make_config
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import SkamConfig
 from proxy_model.decoding.engine import Engine

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from cli.train import make_config
+from cli.run_settings import make_config
 from proxy_model.decision.config import SkamConfig
 from proxy_model.llm.frozen_llm import load_llm
 from proxy_model.versions.registry import ProxyRegistry
