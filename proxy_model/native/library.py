@@ -1,6 +1,6 @@
 """The compiled kernels as Python calls them: found, checked against this processor, and their structures.
 
-Field names and orders are those of `linear.h`, `team.h`, `slate.h`, `scorer.h` and `llama.c`.
+Field names and orders are those of `linear.h`, `team.h`, `slate.h`, `scorer.h` and `llama.h`.
 """
 
 import ctypes

@@ -7,39 +7,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "attention.h"
-#include "linear.h"
 #include "team.h"
-
-typedef struct {
-    const bf16 *input_norm, *mlp_norm; /* [hidden_size] */
-    const bf16 *query_norm, *key_norm; /* [head_dim], or NULL */
-    Linear qkv, output, gate_up, down;
-    float scale;
-} Layer;
-
-typedef struct {
-    int64_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, intermediate_size, vocab_size, max_context;
-    float epsilon;
-    const bf16 *embedding, *final_norm;
-    const bf16 *cos, *sin; /* [max_context][head_dim]; the sines carry the sign that rotating half of a head asks for */
-    const Layer *layers;
-} Model;
-
-typedef struct {
-    int64_t num_rows;
-    int64_t num_layers;                /* that are run; the final norm only after all of the model's */
-    const int64_t *tokens, *positions; /* [num_rows] */
-    const int64_t *slots, *places;     /* [num_rows] where in the cache a row's key and value belong */
-    const int64_t *begins;             /* [num_rows] the first place of its slot that a row looks at; NULL: 0 */
-    int64_t num_slots, capacity;
-    bf16 *const *keys, *const *values;   /* [num_layers] of [num_slots][num_kv_heads][capacity][head_dim] */
-    int64_t first_sibling, num_siblings; /* rows whose keys and values the cache does not get */
-    bf16 *sibling_keys, *sibling_values; /* [num_layers][num_siblings][num_kv_heads][head_dim] */
-    bf16 *const *taps;                   /* [num_layers] of [num_rows][hidden_size], or NULL */
-    bf16 *hidden;                        /* [num_rows][hidden_size]: the result */
-    double *seconds;                     /* [NUM_PARTS] to which each part's time is added, or NULL */
-} Step;
+#include "tiles.h"
 
 typedef enum { NORMS, PRODUCTS, ROTARY_AND_CACHE, ATTENTION, NUM_PARTS } Part;
 
@@ -48,8 +17,8 @@ typedef struct {
     const Step *step;
     const OpenMP *openmp;
     bf16 *normed, *qkv, *attended, *gated; /* [num_rows] of what a row has of each */
-    float *weights;                        /* [number of threads][weights_per_thread] */
-    int64_t weights_per_thread;
+    Tiles tiles;
+    float *weights;         /* [number of threads][tiles.weights_of_a_thread] */
     atomic_long *next_item; /* [num_layers] of attention, which takes longer for longer sequences */
     Meeting meeting;
     double since; /* the end of the last part that was timed */
@@ -132,21 +101,15 @@ static void place_rows(Work *work, Member member, int64_t layer) {
 }
 
 static void attend_rows(Work *work, Member member, int64_t layer) {
-    const Model *model = work->model;
-    const Step *step = work->step;
-    int64_t dim = model->head_dim, kv_heads = model->num_kv_heads, group = model->num_heads / kv_heads;
-    float *weights = work->weights + member.number * work->weights_per_thread;
-    for (int64_t item; (item = atomic_fetch_add(&work->next_item[layer], 1)) < step->num_rows * kv_heads;) {
-        int64_t row = item % step->num_rows, head = item / step->num_rows; /* neighbours may share a sequence */
-        int64_t begin = step->begins ? step->begins[row] : 0;
-        const bf16 *qkv = work->qkv + row * (model->num_heads + 2 * kv_heads) * dim;
-        const bf16 *own_key = qkv + (model->num_heads + head) * dim;
-        int64_t at = ((step->slots[row] * kv_heads + head) * step->capacity + begin) * dim;
-        Visible visible = {step->keys[layer] + at,   step->values[layer] + at,  own_key,
-                           own_key + kv_heads * dim, step->places[row] - begin, row < step->first_sibling};
-        attend(qkv + head * group * dim, visible, group, dim, model->layers[layer].scale, weights,
-               work->attended + (row * model->num_heads + head * group) * dim);
+    const Tiles *tiles = &work->tiles;
+    float *weights = work->weights + member.number * tiles->weights_of_a_thread;
+    if (tiles->num_passages) {
+        pack_passages(tiles, member, layer);
+        meet(member);
     }
+    int64_t num_items = tiles->num_tiles * work->model->num_kv_heads; /* neighbours among them may share a sequence */
+    for (int64_t item; (item = atomic_fetch_add(&work->next_item[layer], 1)) < num_items;)
+        attend_tile(tiles, layer, tiles->tiles[item % tiles->num_tiles], item / tiles->num_tiles, weights);
 }
 
 static void tap(Work *work, Member member, bf16 *to) {
@@ -203,41 +166,40 @@ static void run_layers(void *argument) {
 
 static int is_within(int64_t number, int64_t end) { return 0 <= number && number < end; }
 
-/* The most tokens of the cache that a row looks at, or -1: a row is outside of the vocabulary, of the context or of the
- * cache. */
-static int64_t most_visible(const Model *model, const Step *step) {
-    int64_t most = 0;
+/* Whether every row is inside of the vocabulary, of the context and of the cache. */
+static int is_inside(const Model *model, const Step *step) {
     for (int64_t row = 0; row < step->num_rows; row++) {
         int64_t place = step->places[row], begin = step->begins ? step->begins[row] : 0;
         if (!is_within(step->tokens[row], model->vocab_size) || !is_within(step->positions[row], model->max_context) ||
             !is_within(step->slots[row], step->num_slots) || !is_within(place, step->capacity) ||
             !is_within(begin, place + 1))
-            return -1;
-        if (place - begin > most) most = place - begin;
+            return 0;
     }
-    return most;
+    return 1;
 }
 
 /* 0; -1 where memory is short, -2 where a row is out of bounds. `openmp` may be NULL for one thread. */
 int llama_step(const Model *model, const Step *step, const OpenMP *openmp, int num_threads) {
-    int64_t most = most_visible(model, step);
-    if (most < 0) return -2;
+    if (!is_inside(model, step)) return -2;
     int64_t rows = step->num_rows, attended = model->num_heads * model->head_dim;
     int64_t width =
         model->hidden_size + 2 * attended + 2 * model->num_kv_heads * model->head_dim + model->intermediate_size;
     Work work = {.model = model, .step = step, .openmp = num_threads > 1 ? openmp : NULL, .since = now()};
-    work.weights_per_thread = model->num_heads / model->num_kv_heads * weights_of_head(most);
-    work.weights = malloc(num_threads * work.weights_per_thread * sizeof(float));
+    int is_short = cut_into_tiles(model, step, &work.tiles);
+    work.weights = malloc(num_threads * work.tiles.weights_of_a_thread * sizeof(float));
     work.next_item = calloc(step->num_layers, sizeof *work.next_item);
     work.normed = malloc(rows * width * sizeof(bf16));
-    int is_short = !work.weights || !work.next_item || !work.normed;
+    is_short = is_short || !work.weights || !work.next_item || !work.normed;
     if (!is_short) {
         work.qkv = work.normed + rows * model->hidden_size;
         work.attended = work.qkv + rows * (attended + 2 * model->num_kv_heads * model->head_dim);
         work.gated = work.attended + rows * attended;
+        work.tiles.qkv = work.qkv;
+        work.tiles.attended = work.attended;
         if (work.openmp) openmp->parallel(run_layers, &work, num_threads, 0);
         else run_layers(&work);
     }
+    free_tiles(&work.tiles);
     free(work.weights);
     free(work.next_item);
     free(work.normed);

@@ -34,17 +34,27 @@ INLINE __m512bh repeat_pair(const bf16 *from) {
     return (__m512bh)_mm512_set1_epi32(pair);
 }
 
-/* e^x, relative error below 1e-6: 2^n times a polynomial of what is left of x (the coefficients are Cephes'). */
-INLINE __m512 exponential(__m512 x) {
-    x = _mm512_max_ps(x, _mm512_set1_ps(-104.0f));
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
-    __m512 rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-    rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), rest);
+enum { ABREAST = 4 /* vectors whose exponentials are worth computing together: one waits for itself at every step */ };
+
+/* e^x of up to ABREAST vectors, in place, relative error below 1e-6: 2^n times a polynomial of what is left of x (the
+ * coefficients are Cephes'). */
+INLINE void exponentials(__m512 *x, int count) {
     const float coefficients[] = {
         1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f, 1.0f, 1.0f};
-    __m512 sum = _mm512_set1_ps(1.9875691500e-4f);
-    for (int i = 0; i < 7; i++) sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(coefficients[i]));
-    return _mm512_scalef_ps(sum, n);
+    __m512 n[ABREAST], sums[ABREAST];
+    for (int i = 0; i < count; i++) x[i] = _mm512_max_ps(x[i], _mm512_set1_ps(-104.0f));
+    for (int i = 0; i < count; i++) n[i] = _mm512_roundscale_ps(_mm512_mul_ps(x[i], _mm512_set1_ps(1.44269504f)), 8);
+    for (int i = 0; i < count; i++) x[i] = _mm512_fnmadd_ps(n[i], _mm512_set1_ps(0.693359375f), x[i]);
+    for (int i = 0; i < count; i++) x[i] = _mm512_fnmadd_ps(n[i], _mm512_set1_ps(-2.12194440e-4f), x[i]);
+    for (int i = 0; i < count; i++) sums[i] = _mm512_set1_ps(1.9875691500e-4f);
+    for (int c = 0; c < 7; c++)
+        for (int i = 0; i < count; i++) sums[i] = _mm512_fmadd_ps(sums[i], x[i], _mm512_set1_ps(coefficients[c]));
+    for (int i = 0; i < count; i++) x[i] = _mm512_scalef_ps(sums[i], n[i]);
+}
+
+INLINE __m512 exponential(__m512 x) {
+    exponentials(&x, 1);
+    return x;
 }
 
 /* Natural logarithm of positive numbers, relative error below 1e-6 (the coefficients are Cephes'). */

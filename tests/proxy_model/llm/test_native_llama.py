@@ -3,6 +3,7 @@
 import platform
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from proxy_model.decoding.request import GenerationRequest, SamplingParams
 from proxy_model.llm.attention import Chunk, PackedStep
 from proxy_model.llm.branches import Branches
 from proxy_model.llm.frozen_llm import DecoderKind, FrozenLLM, fastest_decoder
+from proxy_model.llm.kv_cache import KVCache
 from proxy_model.llm.native_linear import PackedLinear
 from proxy_model.native.library import load_kernels
 from tests.architectures import random_model
@@ -61,6 +63,21 @@ def _decoding(llm: FrozenLLM, texts: list[list[int]]) -> Tensor:
     return torch.stack(last)
 
 
+def _chunks(llm: FrozenLLM, cache: KVCache, text: list[int], ends: tuple[int, ...]) -> list[Tensor]:
+    """h of a text that is read into slot 2 in steps that end there."""
+    steps = (
+        PackedStep(
+            tokens=torch.tensor(text[start:end]),
+            positions=torch.arange(start, end),
+            slots=torch.full((end - start,), 2),
+            chunks=(Chunk(0, end - start, 2, start),),
+            cache=cache,
+        )
+        for start, end in pairwise((0, *ends))
+    )
+    return [llm.advance(step) for step in steps]
+
+
 def test_a_processor_that_can_run_the_kernels_has_them_compiled() -> None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         pytest.skip("no kernels for this kind of machine")
@@ -102,27 +119,33 @@ def test_rows_are_the_same_to_the_bit_alone_and_among_others_on_any_threads(num_
     torch.set_num_threads(num_threads)
 
     together = _decoding(llm, TEXTS)
+    read = torch.stack([states[-1] for states in llm.final_states(TEXTS)])
 
     assert torch.equal(together, alone)
+    assert torch.equal(read, alone)
 
 
 @needs_kernels
-def test_a_chunk_reads_what_the_cache_holds_of_its_text() -> None:
-    llm, text = _llm("llama_wide"), TEXTS[4]
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize(
+    "ends",
+    [
+        (50, 51, 130),
+        (8, 15, 24, 33, 129, 130),  # as few rows as are read together, one fewer, and ends within blocks of 16
+    ],
+)
+def test_a_chunk_reads_what_the_cache_holds_of_its_text_and_nothing_else(name: str, ends: tuple[int, ...]) -> None:
+    llm, text = _llm(name), TEXTS[4]
     cache = llm.new_cache(3, 256)
     whole = llm.final_states([text])[0]
-    parts = []
-    for start, end in ((0, 50), (50, 51), (51, 130)):
-        step = PackedStep(
-            tokens=torch.tensor(text[start:end]),
-            positions=torch.arange(start, end),
-            slots=torch.full((end - start,), 2),
-            chunks=(Chunk(0, end - start, 2, start),),
-            cache=cache,
-        )
-        parts.append(llm.advance(step))
+    _chunks(llm, cache, text, ends[:1])
+    for layer in range(cache.num_layers):
+        for tensor in cache.layer(layer):
+            tensor.fill_(torch.nan)
 
-    assert torch.equal(torch.cat(parts), whole)
+    chunks = _chunks(llm, cache, text, ends)
+
+    assert torch.equal(torch.cat(chunks), whole)
 
 
 @needs_kernels
