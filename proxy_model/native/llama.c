@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "team.h"
 #include "tiles.h"
@@ -119,12 +118,6 @@ static void tap(Work *work, Member member, bf16 *to) {
     memcpy(to + begin, step->hidden + begin, (end - begin) * sizeof(bf16));
 }
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 /* All threads are through with a part. */
 static void end(Work *work, Member member, Part part) {
     meet(member);
@@ -196,7 +189,7 @@ int llama_step(const Model *model, const Step *step, const OpenMP *openmp, int n
         work.gated = work.attended + rows * attended;
         work.tiles.qkv = work.qkv;
         work.tiles.attended = work.attended;
-        if (work.openmp) openmp->parallel(run_layers, &work, num_threads, 0);
+        if (work.openmp) run_together(openmp, run_layers, &work, num_threads);
         else run_layers(&work);
     }
     free_tiles(&work.tiles);
@@ -227,6 +220,6 @@ static void run_multiplication(void *argument) {
 void linear(const Linear *weight, const bf16 *rows, int64_t num_rows, void *out, Epilogue epilogue,
             const OpenMP *openmp, int num_threads) {
     Multiplication each = {weight, rows, num_rows, out, epilogue, num_threads > 1 ? openmp : NULL};
-    if (each.openmp) openmp->parallel(run_multiplication, &each, num_threads, 0);
+    if (each.openmp) run_together(openmp, run_multiplication, &each, num_threads);
     else run_multiplication(&each);
 }

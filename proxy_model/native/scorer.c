@@ -98,7 +98,7 @@ int score(const Scorer *scorer, const Share *share, const OpenMP *openmp, int nu
     Work work = {scorer, share, num_threads > 1 && share->num_rows > 1 ? openmp : NULL, NULL};
     work.hidden = malloc(share->num_rows * scorer->hidden_size * sizeof(float));
     if (!work.hidden) return -1;
-    if (work.openmp) openmp->parallel(run, &work, num_threads, 0);
+    if (work.openmp) run_together(openmp, run, &work, num_threads);
     else run(&work);
     free(work.hidden);
     return 0;

@@ -219,7 +219,7 @@ int slates(const Slates *slates, const OpenMP *openmp, int num_threads) {
     Work work = {.slates = slates, .openmp = num_threads > 1 ? openmp : NULL, .room_per_thread = 4 * slates->size};
     work.room = malloc(num_threads * work.room_per_thread * sizeof(float));
     if (!work.room) return -1;
-    if (work.openmp) openmp->parallel(run, &work, num_threads, 0);
+    if (work.openmp) run_together(openmp, run, &work, num_threads);
     else run(&work);
     free(work.room);
     return 0;

@@ -13,6 +13,8 @@ typedef struct {
     int (*num_threads)(void);
 } OpenMP;
 
+enum { SPINS = 4096 };
+
 typedef struct {
     atomic_int waiting, round;
 } Meeting;
@@ -26,6 +28,21 @@ static inline Member join(const OpenMP *openmp, Meeting *meeting) {
     return openmp ? (Member){meeting, openmp->thread_number(), openmp->num_threads()} : (Member){meeting, 0, 1};
 }
 
+/* Seconds of a clock that only goes forward. */
+double now(void);
+
+/* Run on `num_threads` threads, or for a while on the calling one alone: where it has waited for the others more than they
+ * helped, since other programs had their processors. */
+void run_together(const OpenMP *openmp, void (*run)(void *), void *argument, int num_threads);
+
+/* What `run_together` does that by: the calling thread waited for `waited` of the `elapsed` seconds up to `at`; and how
+ * many threads it would take then. */
+void count_work(int num_threads, double elapsed, double waited, double at);
+int team_size(int num_threads, double at);
+
+/* Where a member adds up the seconds that it waits for long, or NULL. */
+extern _Thread_local double *waited_here;
+
 /* Wait until every member is here. They are rarely far apart, so waiting spins, and after a while yields. */
 static inline void meet(Member member) {
     Meeting *meeting = member.meeting;
@@ -36,9 +53,13 @@ static inline void meet(Member member) {
         atomic_fetch_add(&meeting->round, 1);
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&meeting->round, memory_order_acquire) == round; spins++)
-        if (spins < 4096) _mm_pause();
-        else sched_yield();
+    for (int spins = 0; spins < SPINS; spins++) {
+        if (atomic_load_explicit(&meeting->round, memory_order_acquire) != round) return;
+        _mm_pause();
+    }
+    double since = now();
+    while (atomic_load_explicit(&meeting->round, memory_order_acquire) == round) sched_yield();
+    if (waited_here) *waited_here += now() - since;
 }
 
 /* A member's share of `items`: from `first_of` up to `first_of` the next one. */
