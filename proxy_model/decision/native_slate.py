@@ -41,6 +41,7 @@ def _search(
     keys: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     num_rows, size = logits.shape
+    logits = logits.contiguous()
     tokens = torch.empty(num_rows, width, dtype=torch.long)
     logprobs = torch.empty(num_rows, width)
     settings = [None if each is None else each.contiguous() for each in (temperature, sampling, top_p, keys)]

@@ -71,15 +71,16 @@ class NativeLlamaDecoder:
         tapped = {tap: hidden if tap == num_layers else torch.empty_like(hidden) for tap in taps}
         num_siblings = 0 if step.branches is None else step.branches.num_siblings
         siblings = hidden.new_empty(2, num_layers, num_siblings, self._num_kv_heads, self._head_dim)
-        begins, places = self._whole_texts(step) if step.cache is None else (None, step.positions)
+        tokens, positions, slots = (each.contiguous() for each in (step.tokens, step.positions, step.slots))
+        begins, places = self._whole_texts(step) if step.cache is None else (None, positions)
         cache = step.cache or self._scratch(len(step.tokens))
         keys, values = self._addresses(cache)
         c_step = CStep(
             num_rows=len(step.tokens),
             num_layers=num_layers,
-            tokens=step.tokens.data_ptr(),
-            positions=step.positions.data_ptr(),
-            slots=step.slots.data_ptr(),
+            tokens=tokens.data_ptr(),
+            positions=positions.data_ptr(),
+            slots=slots.data_ptr(),
             places=places.data_ptr(),
             begins=None if begins is None else begins.data_ptr(),
             num_slots=cache.num_slots,

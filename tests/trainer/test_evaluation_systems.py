@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxy_model.errors import InvalidParameter
+from proxy_model.errors import InvalidParameter, ModelUnavailable
 from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.trainer.evaluations import fit_reward, run, write, write_prompts
-from tests.trainer.tiny_llm import tiny_llm
+from tests.trainer.tiny_llm import tiny_llm, tiny_parts
 from trainer.evaluation.answer import Answer, Answers, SystemFacts
 from trainer.evaluation.answering import Answering
 from trainer.evaluation.best_of import best_of
+from trainer.evaluation.origin import TRAINING_FILE, Origin
 from trainer.evaluation.rerank import Reranker
 from trainer.potential import judging_heads
 from trainer.rewards.load import load_reward
@@ -110,6 +111,57 @@ def test_a_proxy_that_always_accepts_answers_as_the_base_does(llm: FrozenLLM, pr
     base, row = run(llm, prompts, "accept-all").report.rows
 
     assert (row.changed_rate, row.accept_rate, row.nll) == (0.0, 1.0, base.nll)
+
+
+def write_other_llm(folder: Path, change: float) -> Path:
+    """The tiny LLM with other weights in its head, and what its fine-tuning took."""
+    model, tokenizer = tiny_parts()
+    with torch.no_grad():
+        model.lm_head.weight[97:107].mul_(1 + change)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    origin = Origin(num_parameters=37_000, num_actor_parameters=37_000, algorithm="trl dpo", minutes=2.5)
+    (folder / TRAINING_FILE).write_text(json.dumps(origin.to_json()))
+    return folder
+
+
+def test_another_llm_answers_in_place_of_the_frozen_one_which_says_how_likely_that_is(
+    llm: FrozenLLM, prompts: Path, reward: Path, tmp_path: Path
+) -> None:
+    same, tuned = write_other_llm(tmp_path / "same", 0.0), write_other_llm(tmp_path / "tuned", 3.0)
+
+    rows = run(llm, prompts, f"llm:{same}", f"tuned=llm:{tuned}", reward=reward, output=tmp_path / "out").report.rows
+
+    base, copy, other = rows
+    assert (copy.changed_rate, copy.nll) == (0.0, base.nll)
+    assert other.changed_rate > 0.5
+    assert other.nll != base.nll
+    assert (other.system, other.passes_per_token, other.rejections_per_token) == ("tuned", 1.0, 0.0)
+    assert (other.origins[0].num_parameters, other.origins[0].minutes) == (37_000, 2.5)
+    assert len(list((tmp_path / "out" / "answers").iterdir())) == 3  # told apart by their weights
+
+
+def test_another_llm_must_read_the_same_tokens(llm: FrozenLLM, prompts: Path, tmp_path: Path) -> None:
+    folder = write_other_llm(tmp_path / "other", 0.0)
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    settings["model"]["vocab"]["a"], settings["model"]["vocab"]["b"] = (
+        settings["model"]["vocab"]["b"],
+        settings["model"]["vocab"]["a"],
+    )
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+
+    with pytest.raises(InvalidParameter, match="an LLM with the tokenizer of tiny"):
+        run(llm, prompts, f"llm:{folder}")
+    with pytest.raises(ModelUnavailable, match="nowhere"):
+        run(llm, prompts, f"llm:{tmp_path / 'nowhere'}")
+
+
+def test_a_training_file_of_something_else_is_named(llm: FrozenLLM, prompts: Path, tmp_path: Path) -> None:
+    folder = write_other_llm(tmp_path / "other", 0.0)
+    (folder / TRAINING_FILE).write_text('{"epochs": 3}')
+
+    with pytest.raises(InvalidParameter, match=r"epochs.*training\.json"):
+        run(llm, prompts, f"llm:{folder}")
 
 
 def test_samples_differ_from_the_base_and_follow_the_seed(llm: FrozenLLM, prompts: Path) -> None:

@@ -99,6 +99,9 @@ class Answering:
             reranker = Reranker(self.llm, self.scoring.model(TRAINING_REWARD), system.number, system.weight)
             yield partial(_rerank, reranker, self.prompts, self.config)
             return
+        if system.llm is not None:
+            yield partial(self._generate, TimedEngine(system.llm, engine.config), system, None)
+            return
         ref = _load_into(engine, system, self.llm)
         try:
             yield partial(self._generate, engine, system, ref)

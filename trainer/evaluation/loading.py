@@ -6,10 +6,10 @@ from pathlib import Path
 
 from proxy_model.decision.config import PolicyConfig, SkamConfig
 from proxy_model.errors import InvalidParameter
-from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.llm.frozen_llm import FrozenLLM, load_llm
 from proxy_model.versions.checkpoint import Checkpoint, read_checkpoint
 from proxy_model.versions.registry import ProxyRegistry
-from trainer.evaluation.origin import origin_of
+from trainer.evaluation.origin import origin_of, origin_of_llm
 from trainer.evaluation.system_name import ALLOWED, RowName, SystemName, parse_row
 from trainer.evaluation.systems import BASE, RERANK_WEIGHT, Row, System, constant_policy
 
@@ -17,7 +17,8 @@ from trainer.evaluation.systems import BASE, RERANK_WEIGHT, Row, System, constan
 def load_rows(names: Sequence[str], registry: Path, llm: FrozenLLM) -> list[Row]:
     """The base first, then the rows of `names` in order.
 
-    Raises `InvalidParameter`, `UnknownProxy`, `BadCheckpoint` and `FingerprintMismatch` before anything is generated.
+    Raises `InvalidParameter`, `UnknownProxy`, `BadCheckpoint`, `FingerprintMismatch` and `ModelUnavailable` before
+    anything is generated.
     """
     rows = [Row("base", (BASE,))]
     for name in names:
@@ -63,6 +64,8 @@ def _load(name: SystemName, registry: Path, llm: FrozenLLM) -> System:
     options = name.options
     if name.kind == "proxy":
         return _proxy(name, registry, llm)
+    if name.kind == "llm":
+        return _other_llm(name, llm)
     if name.kind == "accept-all":
         policy = constant_policy(llm.hidden_size, 1.0)
         return System(name=name.text, kind=name.kind, policy=policy, skam=SkamConfig(), accept_rate=1.0)
@@ -91,6 +94,14 @@ def _proxy(name: SystemName, registry: Path, llm: FrozenLLM) -> System:
         target_return=_target_return(name, checkpoint.policy.config),
         origin=origin_of(folder, checkpoint),
     )
+
+
+def _other_llm(name: SystemName, llm: FrozenLLM) -> System:
+    other = load_llm(name.source, dtype=str(llm.fingerprint["llm_dtype"]), device=str(llm.device))
+    for key in ("tokenizer", "chat_template"):
+        if other.fingerprint[key] != llm.fingerprint[key]:
+            raise InvalidParameter("systems", name.text, f"an LLM with the {key} of {llm.name}")
+    return System(name=name.text, kind="llm", llm=other, origin=origin_of_llm(Path(name.source).expanduser()))
 
 
 def _target_return(name: SystemName, policy: PolicyConfig) -> float | None:

@@ -1,12 +1,17 @@
 """Where a checkpoint comes from: what its card says of the training, and what the run's log adds."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from proxy_model.errors import InvalidParameter
 from proxy_model.versions.checkpoint import Checkpoint
 from trainer.run_log import METRICS_FILE, read_rows
+
+TRAINING_FILE = "training.json"
+"""An `Origin` beside the weights of an LLM that was fine-tuned for comparison."""
 
 _SECONDS = ("speed/rollout_seconds", "speed/score_seconds", "speed/update_seconds")
 
@@ -60,6 +65,17 @@ def origin_of(folder: Path, checkpoint: Checkpoint) -> Origin:
         minutes=training_minutes(rows[:iterations]) if is_known else None,
         memory_mib=_number(metrics.get("speed/peak_rss_mib")),
     )
+
+
+def origin_of_llm(folder: Path) -> Origin | None:
+    """What `TRAINING_FILE` in `folder` tells, if there is one. Raises `InvalidParameter` for anything else in it."""
+    path = folder / TRAINING_FILE
+    if not path.is_file():
+        return None
+    try:
+        return Origin(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise InvalidParameter("systems", str(path), f"what a fine-tuning wrote: {error}") from error
 
 
 def find_run(folder: Path, output: Any) -> Path | None:

@@ -6,6 +6,7 @@ source   = "base"                 the LLM alone, greedy; always the first row
          | "base:sample"          plain sampling; temperature (1), top_p (1)
          | "best-of:" N           the best of N samples of `base:sample` by the training reward; temperature, top_p
          | "rerank:" K            of the K likeliest tokens the one with the largest log p + weight * reward; weight
+         | "llm:" LLM             another LLM with the same tokenizer, greedy: say a fine-tuned one; as `--model`
          | "accept-all"           a proxy that accepts everything: must answer as the base does
          | "random" [":" RATE]    decisions by chance at a rate, or at that of the proxy before it
          | NAME ["@" VERSION]     a published proxy; p_t, temperature, top_p, decision, return
@@ -23,14 +24,14 @@ from typing import Literal, get_args
 from proxy_model.errors import InvalidParameter
 from proxy_model.ranges import P_T, SKAM_TEMPERATURE, TARGET_RETURN, TOP_P, Range
 
-Kind = Literal["base", "sample", "best-of", "rerank", "accept-all", "random", "proxy"]
+Kind = Literal["base", "sample", "best-of", "rerank", "llm", "accept-all", "random", "proxy"]
 Decision = Literal["greedy", "sample"]
 Value = float | str
 
 ALLOWED = (
-    "'base', 'base:sample', 'best-of:N', 'rerank:K', 'accept-all', 'random', 'random:RATE', a proxy's NAME[@VERSION] "
-    "or a checkpoint's folder, with options like ':p_t=0.015' or ':return=+2', and maybe 'LABEL=' before it and "
-    "members after commas"
+    "'base', 'base:sample', 'best-of:N', 'rerank:K', 'llm:LLM', 'accept-all', 'random', 'random:RATE', a proxy's "
+    "NAME[@VERSION] or a checkpoint's folder, with options like ':p_t=0.015' or ':return=+2', and maybe 'LABEL=' "
+    "before it and members after commas"
 )
 
 _LABEL = re.compile(r"([\w.+ ()-]+)=(.*)", re.DOTALL)
@@ -50,7 +51,7 @@ class SystemName:
 
     kind: Kind
     source: str = ""
-    """Of a proxy: its name or folder, with its version."""
+    """Of a proxy: its name or folder, with its version. Of an LLM: where it is loaded from."""
 
     number: int | None = None
     """N of best-of, K of rerank."""
@@ -131,6 +132,8 @@ def _source(text: str, head: str) -> tuple[Kind, str, int | None, float | None]:
         return "best-of", "", int(_number(text, "N", rest, _NUM_SAMPLES)), None
     if first == "rerank":
         return "rerank", "", int(_number(text, "K", rest, _NUM_RERANKED)), None
+    if first == "llm" and rest:
+        return "llm", rest, None, None
     if first == "random":
         return "random", "", None, _rate(text, rest) if colon else None
     if head in ("base", "accept-all"):
@@ -175,6 +178,7 @@ _OPTIONS: Mapping[Kind, Mapping[str, Callable[[str, str, str], Value]]] = {
     "sample": _SAMPLING,
     "best-of": _SAMPLING,
     "rerank": {"weight": _in(_WEIGHT)},
+    "llm": {},
     "accept-all": {},
     "random": {},
     "proxy": {

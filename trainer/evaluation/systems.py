@@ -10,6 +10,7 @@ import torch
 
 from proxy_model.decision.config import PolicyConfig, SkamConfig
 from proxy_model.decision.policy import ProxyPolicy
+from proxy_model.llm.frozen_llm import FrozenLLM
 from trainer.evaluation.origin import Origin
 from trainer.evaluation.system_name import Decision, Kind
 
@@ -25,6 +26,9 @@ class System:
     """As the user spelled it."""
 
     kind: Kind
+    llm: FrozenLLM | None = None
+    """What answers in place of the frozen one."""
+
     policy: ProxyPolicy | None = None
     skam: SkamConfig | None = None
     """As the proxy was trained, with what the name overrides."""
@@ -54,18 +58,23 @@ class System:
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on beside the prompts, the LLM and the seed; names do not count."""
         aim = {} if self.target_return is None else {"target_return": self.target_return}
-        return aim | {
-            "kind": self.kind,
-            "policy": None if self.policy is None else policy_digest(self.policy),
-            "skam": None if self.skam is None else asdict(self.skam),
-            "decision": self.decision,
-            "accept_rate": self.accept_rate,
-            "number": self.number,
-            "weight": self.weight if self.kind == "rerank" else None,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "draw": self.draw,
-        }
+        other = {} if self.llm is None else {"llm": self.llm.fingerprint}
+        return (
+            aim
+            | other
+            | {
+                "kind": self.kind,
+                "policy": None if self.policy is None else policy_digest(self.policy),
+                "skam": None if self.skam is None else asdict(self.skam),
+                "decision": self.decision,
+                "accept_rate": self.accept_rate,
+                "number": self.number,
+                "weight": self.weight if self.kind == "rerank" else None,
+                "temperature": self.temperature,
+                "top_p": self.top_p,
+                "draw": self.draw,
+            }
+        )
 
     @property
     def must_have_reward(self) -> bool:

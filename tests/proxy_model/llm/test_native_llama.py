@@ -149,6 +149,21 @@ def test_a_chunk_reads_what_the_cache_holds_of_its_text_and_nothing_else(name: s
 
 
 @needs_kernels
+def test_a_step_may_be_made_of_columns_of_tables() -> None:
+    llm = _llm("llama_wide")
+    table = torch.stack([torch.tensor([9, 700, 31]), torch.tensor([1, 0, 3]), torch.tensor([2, 0, 1])], dim=1)
+
+    def states(tokens: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
+        cache = llm.new_cache(3, 64)
+        lengths = tuple((positions + 1).tolist())
+        return llm.advance(PackedStep(tokens=tokens, positions=positions, slots=slots, lengths=lengths, cache=cache))
+
+    columns = table.unbind(1)
+    assert not any(column.is_contiguous() for column in columns)
+    assert torch.equal(states(*columns), states(*(column.contiguous() for column in columns)))
+
+
+@needs_kernels
 @pytest.mark.parametrize(
     ("token", "position", "slot"),
     [(1536, 0, 0), (-1, 0, 0), (5, 256, 0), (5, -1, 0), (5, 64, 0), (5, 0, 2), (5, 0, -1)],

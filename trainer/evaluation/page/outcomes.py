@@ -16,7 +16,7 @@ PAPER_WIN_RATE = 0.6324
 """Proxy-RLHF against SFT by GPT-4 (arXiv:2403.04283, figure 2b): another LLM, reward and judge."""
 
 _MAX_CURVES = 3
-_COMPARED: tuple[Kind, ...] = ("proxy", "best-of", "rerank", "random")
+_COMPARED: tuple[Kind, ...] = ("proxy", "llm", "best-of", "rerank", "random")
 """What is worth a curve, the most first."""
 
 
