@@ -64,18 +64,20 @@ def dpo_trainer(arguments: argparse.Namespace) -> RecordedDPOTrainer:
             "prompt_ids": list(best.prompt_token_ids),
             "chosen_ids": list(best.token_ids),
             "rejected_ids": list(worst.token_ids),
+            "length": len(best.prompt_token_ids) + max(len(best.token_ids), len(worst.token_ids)),
         }
         for best, worst in zip(data.trajectories[::2], data.trajectories[1::2], strict=True)
     ]
     settings = DPOConfig(
         output_dir=str(arguments.output),
         seed=arguments.seed,
-        learning_rate=arguments.learning_rate or 1e-5,
+        learning_rate=arguments.learning_rate or 2e-5,
         beta=arguments.beta or 0.1,
         num_train_epochs=arguments.epochs,
         per_device_train_batch_size=8,
         gradient_accumulation_steps=2,
         precompute_ref_log_probs=True,
+        train_sampling_strategy="group_by_length",
         **COMMON,
     )
     model, tokenizer = opened(arguments.model)

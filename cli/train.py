@@ -23,9 +23,6 @@ from proxy_model.errors import InvalidParameter
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
 
-SETTINGS_FILE = "settings.json"
-"""What a run writes into its output folder, and `--resume` reads."""
-
 
 def train(
     output: Annotated[Path, typer.Option(help="Folder of the run: state, logs, settings.")],
@@ -47,7 +44,7 @@ def train(
 ) -> None:
     """Train a proxy against rewards, or on answers made once, and publish its versions."""
     from trainer.config_file import read_settings
-    from trainer.saved_settings import saved_config
+    from trainer.saved_settings import SETTINGS_FILE, saved_config
 
     flags = given(
         prompts=prompts,

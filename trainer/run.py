@@ -32,9 +32,8 @@ from trainer.pruning import Spared, no_versions
 from trainer.publisher import Publisher
 from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import EncodedPrompt, Rollout, derived_seed, prompt_indices
+from trainer.saved_settings import SETTINGS_FILE
 from trainer.state import Progress, load_best, load_state, save_best, save_state
-
-SETTINGS_FILE = "settings.json"
 
 _UNDISTURBED = Interruption()
 

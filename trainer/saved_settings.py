@@ -11,6 +11,9 @@ from proxy_model.errors import InvalidParameter
 from trainer.config import TrainConfig
 from trainer.config_file import config_from_mapping, config_to_mapping, read_settings
 
+SETTINGS_FILE = "settings.json"
+"""What a run writes into its output folder, and what resumes it reads."""
+
 _BEFORE_REWARDS = ("reward", "second_reward", "second_weight")
 """What said before there was `[[rewards]]` what a run is rewarded by."""
 

@@ -15,8 +15,7 @@ from tests.trainer.runs import parts_in_miniature, run, small_config
 from trainer.config import TrainConfig
 from trainer.loop import Supervision, train
 from trainer.parts import new_policy
-from trainer.run import SETTINGS_FILE
-from trainer.saved_settings import read_saved_config
+from trainer.saved_settings import SETTINGS_FILE, read_saved_config
 from trainer.state import STATE_FILE
 
 

@@ -32,8 +32,7 @@ from trainer.config import TrainConfig
 from trainer.config_file import config_from_mapping
 from trainer.lock import sole_trainer
 from trainer.rounds import finished_at, is_done, last_round, mark_done, read_settings, schedule_of
-from trainer.run import SETTINGS_FILE
-from trainer.saved_settings import read_saved_config
+from trainer.saved_settings import SETTINGS_FILE, read_saved_config
 from trainer.service.work import Work
 from trainer.state import STATE_FILE
 

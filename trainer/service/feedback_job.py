@@ -44,8 +44,7 @@ from trainer.lock import sole_trainer
 from trainer.preferences import PreferencePair
 from trainer.rewards.training_config import DEFAULT_L2, RewardTrainingConfig
 from trainer.rounds import finished_at, is_done, last_round, read_settings, schedule_of
-from trainer.run import SETTINGS_FILE
-from trainer.saved_settings import read_saved_config
+from trainer.saved_settings import SETTINGS_FILE, read_saved_config
 from trainer.service.work import Work
 from trainer.state import STATE_FILE
 
