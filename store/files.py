@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, insert, or_, select
 
 from store.completions import now
 from store.database import Database
@@ -121,6 +121,11 @@ def is_there(connection: Connection, owner: str, file_id: str, purpose: str) -> 
     return connection.scalar(query) is not None
 
 
+def is_kept(owner: ColumnElement[str], file_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Of each row of a query: whether its owner still has that file."""
+    return exists().where(_is(owner), table.c.id == file_id)
+
+
 def _add_chunks(connection: Connection, file_id: str, content: IO[bytes]) -> dict[str, Any]:
     """Insert the pieces; returns the columns that follow from them."""
     digest, number, num_bytes = hashlib.sha256(), 0, 0
@@ -131,7 +136,7 @@ def _add_chunks(connection: Connection, file_id: str, content: IO[bytes]) -> dic
     return {"num_bytes": num_bytes, "sha256": digest.hexdigest()}
 
 
-def _is(owner: str) -> ColumnElement[bool]:
+def _is(owner: str | ColumnElement[str]) -> ColumnElement[bool]:
     return and_(table.c.owner == owner, or_(table.c.expires_at.is_(None), table.c.expires_at > now()))
 
 

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import ColumnElement, Connection, Row, Update, and_, case, exists, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,6 +20,8 @@ Status = Literal["validating_files", "queued", "running", "paused", "succeeded",
 
 FileParam = Literal["training_file", "validation_file"]
 """The parameters of an order that name files."""
+
+FILE_PARAMS: tuple[FileParam, ...] = get_args(FileParam)
 
 UNFINISHED: tuple[Status, ...] = ("validating_files", "queued", "running", "paused")
 _ACTIVE: tuple[Status, ...] = ("validating_files", "queued", "running")
@@ -103,6 +105,12 @@ class NoSuchFile(LookupError):
     def __init__(self, param: FileParam) -> None:
         super().__init__(param)
         self.param = param
+
+
+def file_gone(param: FileParam) -> JobError:
+    """What the owner is told of a file that was there when the job was ordered."""
+    message = f"The {param.replace('_', ' ')} has been deleted or has expired."
+    return JobError(code=f"{param}_gone", message=message, param=param)
 
 
 class Jobs:

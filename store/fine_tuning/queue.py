@@ -8,8 +8,9 @@ from sqlalchemy import ColumnElement, Connection, Update, and_, case, or_, selec
 
 from store.completions import now
 from store.database import Database
+from store.files import is_kept
 from store.fine_tuning import journal
-from store.fine_tuning.jobs import UNFINISHED, Job, JobError, read_jobs
+from store.fine_tuning.jobs import FILE_PARAMS, UNFINISHED, Job, JobError, file_gone, read_jobs
 from store.schema import jobs as table
 
 MAX_FAILURES = 4
@@ -60,6 +61,17 @@ class JobQueue:
             return _end_failed(
                 connection, job_id, and_(table.c.id == job_id, table.c.status == "validating_files"), error
             )
+
+    def fail_without_files(self) -> None:
+        """End the jobs of which a file was deleted or has expired; those that are under way are taken back."""
+        for param in FILE_PARAMS:
+            file_id = table.c[param]
+            is_gone = and_(table.c.status.in_(UNFINISHED), file_id.is_not(None), ~is_kept(table.c.owner, file_id))
+            with self._database.read() as connection:
+                found = connection.scalars(select(table.c.id).where(is_gone)).all()
+            for job_id in found:
+                with self._database.write() as connection:
+                    _end_failed(connection, job_id, and_(table.c.id == job_id, is_gone), file_gone(param))
 
     def take(self, worker: str, seconds: float) -> Lease | None:
         """The oldest job that waits, or whose worker is gone; None if there is none. It is `worker`'s for `seconds`."""

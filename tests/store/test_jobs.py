@@ -388,3 +388,50 @@ def test_many_workers_never_have_one_job_twice(database: Database, queue: JobQue
         leases.append(lease)
     assert len(leases) == 12
     assert {lease.job.id for lease in leases} == names
+
+
+@pytest.mark.parametrize("status", ALL)
+def test_an_unfinished_job_ends_with_its_training_file(
+    database: Database, jobs: Jobs, queue: JobQueue, order: Callable[..., Order], status: Status
+) -> None:
+    job = brought_to(status, jobs, queue, jobs.create(order()))
+    other = jobs.create(order())
+    Files(database).delete(MINE, job.training_file)
+
+    queue.fail_without_files()
+
+    ended = jobs.get(MINE, job.id)
+    assert ended is not None
+    if status in ("succeeded", "failed", "cancelled"):
+        assert (ended.status, ended.error) == (status, BAD if status == "failed" else None)
+    else:
+        assert ended.error is not None
+        assert (ended.status, ended.error.code, ended.error.param) == ("failed", "training_file_gone", "training_file")
+    assert status_of(jobs, other) == "validating_files"
+
+
+def test_a_worker_loses_a_job_whose_validation_file_expires(
+    database: Database,
+    jobs: Jobs,
+    queue: JobQueue,
+    journal: Journal,
+    queued: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = Files(database).add(MINE, "b.jsonl", "fine-tune", io.BytesIO(b"{}"), lifetime_seconds=3600)
+    job = queued(validation_file=file.id)
+    lease = taken(queue)
+    assert file.expires_at is not None
+    times = iter([file.expires_at - 1, file.expires_at])
+
+    for is_left in (True, False):
+        at = next(times)
+        monkeypatch.setattr("store.files.now", lambda at=at: at)
+        queue.fail_without_files()
+        assert queue.holds(lease) == is_left
+
+    ended = jobs.get(MINE, job.id)
+    assert ended is not None
+    assert ended.error is not None
+    assert (ended.status, ended.error.code) == ("failed", "validation_file_gone")
+    assert messages(journal, job)[-1] == "The validation file has been deleted or has expired."

@@ -1,4 +1,8 @@
-"""The thread that looks at the files of new jobs, so that nobody learns of a bad line only when training is at it."""
+"""The thread that looks at the files of jobs.
+
+At those of new ones, so that nobody learns of a bad line only when training is at it; and whether those of the others
+are still there, so that what their owner has deleted is not trained on any more.
+"""
 
 import logging
 import threading
@@ -7,7 +11,7 @@ from collections.abc import Iterator
 
 from proxy_model.errors import InvalidParameter, StoreTooNew, StoreUnavailable
 from store.files import Files
-from store.fine_tuning.jobs import FileParam, Job, JobError, NoSuchFile
+from store.fine_tuning.jobs import FileParam, Job, JobError, NoSuchFile, file_gone
 from store.fine_tuning.queue import JobQueue
 from store.fine_tuning.rows import RowParser, held_out_parser, row_parser
 from store.fine_tuning.specification import Specification
@@ -39,7 +43,11 @@ class FileClerk:
         self._thread.start()
 
     def look(self) -> bool:
-        """Decide about one job; False when none waits for that. Raises `StoreUnavailable`."""
+        """End jobs whose files are gone, and decide about a new one; False when none waits for that.
+
+        Raises `StoreUnavailable`.
+        """
+        self._queue.fail_without_files()
         job = self._queue.unvalidated()
         if job is None:
             return False
@@ -90,9 +98,3 @@ def job_file(files: Files, job: Job, param: FileParam) -> Iterator[bytes]:
         yield from files.content(file)
     except LookupError as error:
         raise NoSuchFile(param) from error
-
-
-def file_gone(param: FileParam) -> JobError:
-    """What the owner is told of a file that was there when the job was ordered."""
-    message = f"The {param.replace('_', ' ')} has been deleted or has expired."
-    return JobError(code=f"{param}_gone", message=message, param=param)

@@ -19,11 +19,10 @@ from proxy_model.errors import (
 )
 from proxy_model.versions.verdicts import Verdict
 from store.completions import now
-from store.fine_tuning.jobs import JobError, NoSuchFile
+from store.fine_tuning.jobs import JobError, NoSuchFile, file_gone
 from store.fine_tuning.journal import Level
 from store.fine_tuning.queue import MAX_FAILURES, JobQueue, Lease, LeaseLost
 from store.fine_tuning.specification import Specification
-from trainer.service.file_clerk import file_gone
 from trainer.service.heartbeat import Heartbeat
 from trainer.service.job_config import HELD_OUT_FILE
 from trainer.service.work import Observer

@@ -4,7 +4,7 @@
     <home>/runs/<job>/answers/     the answers of such a file as decisions, where it has any
     <home>/runs/<job>/run/         the run as `trainer.loop` keeps it
 
-All are deleted when the job has ended.
+All are deleted when the job has ended, as it does when a file that it learns from is deleted.
 """
 
 import json
@@ -56,6 +56,7 @@ class JobSource:
 
     def next_work(self) -> Work | None:
         """A job, its data on the disk; None when there is none, or none that can be done. Raises `StoreUnavailable`."""
+        self._queue.fail_without_files()
         self._remove_ended()
         lease = self._queue.take(self._worker, self._lease_seconds)
         if lease is None:

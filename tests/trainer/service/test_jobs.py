@@ -190,6 +190,47 @@ def test_a_file_that_is_deleted_before_training_fails_the_job(bench: Bench, trai
     assert (bench.now(job).status, error.code, error.param) == ("failed", "training_file_gone", "training_file")
 
 
+def test_a_paused_job_keeps_nothing_of_a_file_that_is_deleted(bench: Bench, trains: Trains) -> None:
+    job = bench.order()
+    work = bench.source().next_work()
+    assert work is not None
+    trains(work.config, is_resumed=False, on_iteration=lambda *_: None, supervision=Supervision(must_stop=lambda: True))
+    bench.jobs.pause("me", job.id)
+    work.observer.on_leave()
+    assert any(b"question 7" in path.read_bytes() for path in jobs_root(bench.home).rglob("*.jsonl"))
+    bench.files.delete("me", job.training_file)
+
+    assert bench.source().next_work() is None
+
+    error = bench.now(job).error
+    assert error is not None
+    assert (bench.now(job).status, error.code) == ("failed", "training_file_gone")
+    assert list(jobs_root(bench.home).iterdir()) == []
+
+
+def test_a_job_that_is_under_way_ends_when_its_file_is_deleted(
+    bench: Bench, trains: Trains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleted during the second iteration's rollout."""
+    monkeypatch.setattr("trainer.service.heartbeat._LOOK_SECONDS", 0.01)
+    job = bench.order()
+    generate = Engine.generate
+
+    def delete(self: Any, requests: Any, before_step: Callable[[], None]) -> Any:
+        if bench.steps(job) == [1]:
+            bench.files.delete("me", job.training_file)
+            bench.clerk.look()
+            while True:
+                before_step()
+        return generate(self, requests, before_step)
+
+    monkeypatch.setattr(Engine, "generate", delete)
+    bench.worker(trains, bench.source(lease_seconds=3000))._attempt()
+
+    assert (bench.now(job).status, bench.steps(job)) == ("failed", [1])
+    assert not ProxyRegistry(proxies_root(bench.home)).names()
+
+
 def test_only_the_folders_of_ended_jobs_are_deleted(bench: Bench) -> None:
     paused = bench.order()
     bench.jobs.pause("me", paused.id)
