@@ -55,6 +55,10 @@ class RecordedDPOTrainer(DPOTrainer):
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
 
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = sorted({*self._signature_columns, "length"})
+
 
 def dpo_trainer(arguments: argparse.Namespace) -> RecordedDPOTrainer:
     """One pass over the best and the worst of each prompt's answers."""
@@ -81,6 +85,7 @@ def dpo_trainer(arguments: argparse.Namespace) -> RecordedDPOTrainer:
         **COMMON,
     )
     model, tokenizer = opened(arguments.model)
+    rows = rows[: arguments.num_prompts]
     return RecordedDPOTrainer(model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
 
 
@@ -90,7 +95,7 @@ def rloo_trainer(arguments: argparse.Namespace) -> RLOOTrainer:
     parts = load_parts(config)
     assert parts.reward_model is not None
     prompts = fitting_prompts(config, parts)
-    chosen = prompt_indices([0] * len(prompts), config.num_prompts, 0, config.seed)
+    chosen = prompt_indices([0] * len(prompts), arguments.num_prompts or config.num_prompts, 0, config.seed)
     rollout = config.rollout
     settings = RLOOConfig(
         output_dir=str(arguments.output),
@@ -170,6 +175,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-prompts", type=int, help="the first ones; all, if it is left out")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--beta", type=float)
