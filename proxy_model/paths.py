@@ -3,6 +3,7 @@
     <home>/proxies/<name>/<version>/   published proxies, see `registry`
     <home>/models/<name>/              frozen LLMs converted from GGUF files, see `gguf_cache`
     <home>/rewards/<name>/             trained reward models that a job may name
+    <home>/judges/<name>/              those that only judge, and train nothing
     <home>/store.sqlite3               stored completions and feedback, see `store`
     <home>/runs/<job>/                 a fine-tuning job while it is under way: its data and its run
     <home>/feedback/<proxy>/<round>/   what it keeps of its runs from feedback: no text, see `trainer.feedback`
@@ -35,6 +36,11 @@ def models_root(home: Path | None = None) -> Path:
 def rewards_root(home: Path | None = None) -> Path:
     """The trained reward models that go by a name."""
     return (home or home_folder()) / "rewards"
+
+
+def judges_root(home: Path | None = None) -> Path:
+    """The reward models that only judge."""
+    return (home or home_folder()) / "judges"
 
 
 def store_file(home: Path | None = None) -> Path:

@@ -28,8 +28,8 @@ class FineTuningJobRequest(Strict):
 
     training_file: StoredId
     method: dict[str, Any] | None = None
-    """`{"type": "reinforcement", "reinforcement": {"grader": {...}, "hyperparameters": {...}}}`; or `supervised` or
-    `dpo`, which have `hyperparameters` only."""
+    """`{"type": "reinforcement", "reinforcement": {"grader": {...}, "hyperparameters": {...}}}`; or `supervised`, which
+    is the default, or `dpo`: these have `hyperparameters` only."""
 
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     """Name of the proxy; without one it is named after the job."""
@@ -44,7 +44,7 @@ class FineTuningJobRequest(Strict):
     """Prompts that each version answers: the scores are in its checkpoint's metrics, and `gates` are asked on them."""
 
     hyperparameters: dict[str, Any] | None = None
-    """Refused: OpenAI's older place for what is in `method` now."""
+    """OpenAI's older place for those of `supervised`; refused beside a `method`."""
 
     integrations: list[dict[str, Any]] | None = None
     """Refused unless empty."""

@@ -50,7 +50,7 @@ class Formula:
         try:
             tree = ast.parse(text.strip().replace("^", "**"), mode="eval").body
             names = _checked_names(tree)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
             raise InvalidParameter(parameter, text, _ALLOWED) from error
         return cls(text, tree, names)
 

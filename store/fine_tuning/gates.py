@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from proxy_model.errors import InvalidParameter
 from store.fine_tuning.require import require
-from store.fine_tuning.reward_models import reward_folders
+from store.fine_tuning.reward_models import judge_folders
 
 LIMITS = (
     "min_reward_gain",
@@ -29,8 +29,8 @@ class Gates:
     """
 
     judge: str | None = None
-    """Name of the reward model that judges, which should not be the one that trains; None: the method's grader alone
-    scores the answers, and there are no limits."""
+    """Name of the reward model that judges, `judges/<name>` for one that trains nothing; None: the method's grader
+    alone scores the answers, and there are no limits."""
 
     num_prompts: int = 64
     max_tokens: int = 64
@@ -74,7 +74,7 @@ class Gates:
         """Where the judge lies, if one is asked. Raises `InvalidParameter` where there is none of that name."""
         if self.judge is None:
             return None
-        folders = reward_folders(home)
+        folders = judge_folders(home)
         require(self.judge in folders, "gates.judge", self.judge, f"one of {sorted(folders)}")
         return folders[self.judge]
 

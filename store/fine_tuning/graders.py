@@ -197,7 +197,8 @@ def _sampling_params(value: Any, parameter: str) -> SamplingParams:
 def _range(value: Any, parameter: str) -> tuple[float, float]:
     is_pair = isinstance(value, list | tuple) and len(value) == 2 and all(type(n) in (int, float) for n in value)
     require(is_pair, parameter, value, "two numbers, the lower one first")
-    return float(value[0]), float(value[1])
+    low, high = value
+    return low, high
 
 
 def _members(value: Any, parameter: str) -> Mapping[str, Grader]:

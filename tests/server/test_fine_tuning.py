@@ -18,7 +18,7 @@ Start = Callable[..., RunningServer]
 MINE, YOURS = "sk-mine-1111", "sk-yours-2222"
 GRADER = {"type": "reward_model", "name": "calm", "model": "helpful"}
 METHOD: Any = {"type": "reinforcement", "reinforcement": {"grader": GRADER}}
-GATES = {"judge": "helpful", "min_reward_gain": -0.1}
+GATES = {"judge": "judges/helpful", "min_reward_gain": -0.1}
 
 
 def connect(server: RunningServer, key: str = "none") -> openai.OpenAI:
@@ -73,7 +73,7 @@ def test_the_gates_of_a_job_are_shown_as_they_will_be_asked(client: openai.OpenA
     job = order(client, validation_file=held_out, extra_body={"gates": GATES})
 
     assert job.validation_file == held_out
-    assert job.gates == {"judge": "helpful", "num_prompts": 64, "max_tokens": 64, "min_reward_gain": -0.1}
+    assert job.gates == {"judge": "judges/helpful", "num_prompts": 64, "max_tokens": 64, "min_reward_gain": -0.1}
     assert order(client).gates is None
 
 
@@ -103,6 +103,16 @@ def test_methods_without_a_grader_are_shown_as_openais(client: openai.OpenAI, ki
     shown = getattr(job.method, kind).hyperparameters
     assert (shown.n_epochs, shown.batch_size, shown.learning_rate_multiplier) == (3, "auto", "auto")
     assert order(client, method={"type": kind}).hyperparameters.n_epochs == "auto"
+
+
+@pytest.mark.parametrize("given", [{}, {"hyperparameters": {"n_epochs": 3, "learning_rate_multiplier": 0.5}}])
+def test_without_a_method_a_job_is_supervised_as_at_openai(client: openai.OpenAI, given: dict[str, Any]) -> None:
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=upload(client), **given)
+
+    assert job.method is not None
+    assert job.method.type == "supervised"
+    assert job.hyperparameters.n_epochs == (3 if given else "auto")
+    assert job.hyperparameters.learning_rate_multiplier == (0.5 if given else "auto")
 
 
 def test_a_job_without_a_suffix_has_a_proxy_of_its_own(client: openai.OpenAI) -> None:
@@ -221,16 +231,33 @@ def test_training_may_start_from_a_served_proxy(start: Start) -> None:
     with connect(server) as client:
         job = order(client, model="tiny:shared")
 
-    assert job.model == "tiny:shared@1"
+        assert job.model == "tiny:shared@1"
+        for model in ("tiny:shared@2", "tiny:shared@canary"):
+            with pytest.raises(openai.BadRequestError, match=r"does not exist; there is tiny:shared@1\.") as refused:
+                order(client, model=model)
+            assert refused.value.code == "model_not_available"
+
+
+def test_prompts_that_are_learnt_from_are_no_validation_file(client: openai.OpenAI) -> None:
+    file = upload(client)
+
+    with pytest.raises(openai.BadRequestError, match="another file than 'training_file'") as refused:
+        order(client, training_file=file, validation_file=file)
+
+    assert refused.value.param == "validation_file"
 
 
 @pytest.mark.parametrize(
     ("changed", "param", "said"),
     [
-        ({"model": "gpt-4o"}, "model", "does not exist"),
-        ({"model": "tiny:nobody"}, "model", "nobody"),
+        (
+            {"model": "gpt-4o"},
+            "model",
+            "Model gpt-4o is not available for fine-tuning or does not exist; there is tiny.",
+        ),
+        ({"model": "tiny:nobody"}, "model", "there is tiny."),
+        ({"model": "tiny:base@1"}, "model", "there is tiny."),
         ({"training_file": "file-0"}, "training_file", "no file of the id"),
-        ({"method": None}, "method", "reinforcement"),
         ({"method": {"type": "magic"}}, "method.type", "supervised"),
         (
             {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}}},
@@ -259,10 +286,13 @@ def test_training_may_start_from_a_served_proxy(start: Start) -> None:
         ({"validation_file": "file-0", "gates": GATES}, "validation_file", "no file of the id"),
         ({"gates": GATES}, "validation_file", "Missing required parameter"),
         ({"validation_file": "file-0", "gates": {**GATES, "judge": "../helpful"}}, "gates.judge", "'helpful'"),
+        ({"validation_file": "file-0", "gates": {"judge": "helpful"}}, "gates.judge", "'judges/helpful'"),
         ({"validation_file": "file-0", "gates": {"max_kl": 1}}, "gates.judge", "to have limits"),
         ({"validation_file": "file-0", "gates": {**GATES, "max_kl": "x"}}, "gates.max_kl", "[0, 1000]"),
         ({"validation_file": "file-0", "gates": "strict"}, "gates", "an object"),
         ({"hyperparameters": {"n_epochs": 1}}, "hyperparameters", "inside of 'method'"),
+        ({"method": None, "hyperparameters": {"n_epochs": 99}}, "hyperparameters.n_epochs", "[1, 50]"),
+        ({"method": None, "hyperparameters": {"beta": 1}}, "hyperparameters.beta", "left out"),
         ({"integrations": [{"type": "wandb"}]}, "integrations", "not supported"),
         ({"colour": "red"}, "colour", "Unknown parameter"),
         ({"proxy": {"alias": "Best"}}, "proxy.alias", "a-z"),

@@ -4,7 +4,7 @@ import errno
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.errors import (
@@ -22,6 +22,7 @@ from store.completions import now
 from store.fine_tuning.jobs import JobError, NoSuchFile, file_gone
 from store.fine_tuning.journal import Level
 from store.fine_tuning.queue import MAX_FAILURES, JobQueue, Lease, LeaseLost
+from store.fine_tuning.reward_models import reward_names
 from store.fine_tuning.specification import Specification
 from trainer.service.heartbeat import Heartbeat
 from trainer.service.job_config import HELD_OUT_FILE
@@ -29,6 +30,8 @@ from trainer.service.work import Observer
 
 _FIRST_RETRY_SECONDS = 5.0
 _MAX_RETRY_SECONDS = 300.0
+
+_CANNOT_LOAD = "The trainer cannot load the LLM, or what a reward model or judge reads with."
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +43,8 @@ class JobReport(Observer):
         self.heartbeat = Heartbeat(queue, lease, lease_seconds)
         self._queue = queue
         self._lease = lease
-        self._llm = Specification.from_json(lease.job.specification).llm
+        specification = Specification.from_json(lease.job.specification)
+        self._llm, self._needs = specification.llm, _needs(specification)
         self.num_iterations = 0
         """Planned in all, for an estimate of the end."""
 
@@ -117,7 +121,7 @@ class JobReport(Observer):
             logger.error("the store cannot be used", extra={"reason": str(unavailable)})
 
     def _end(self, error: Exception) -> None:
-        final = final_error(error)
+        final = final_error(error, self._needs)
         attempts = 1 if self._num_done else self._lease.job.attempts
         if final is not None:
             self._queue.fail(self._lease, final)
@@ -135,8 +139,11 @@ def gate_message(model: str, verdict: Verdict) -> str:
     return f"{model} has not passed its gates against {verdict.against}: {verdict.obstacle}"
 
 
-def final_error(error: Exception) -> JobError | None:
-    """What no other attempt would change, in words without paths; None for what may pass."""
+def final_error(error: Exception, needed: Sequence[str]) -> JobError | None:
+    """What no other attempt would change, in words without paths; None for what may pass.
+
+    `needed` are the names of the proxy and the reward models that the job reads.
+    """
     match error:
         case NoSuchFile():
             return file_gone(error.param)
@@ -147,11 +154,20 @@ def final_error(error: Exception) -> JobError | None:
             return JobError(code="invalid_method", message=message, param=error.name)
         case GraderFailed():
             return JobError(code="grader_failed", message=str(error), param="method")
-        case BadCheckpoint() | UnknownProxy():
-            return JobError(code="not_usable", message="A proxy or reward model that the job needs is not in order.")
+        case UnknownProxy():
+            return JobError(code="not_usable", message=f"The job needs what is not there any more: {error}.")
+        case BadCheckpoint():
+            message = f"Not in order ({error.reason}), of what the job reads: {', '.join(needed) or 'its own data'}."
+            return JobError(code="not_usable", message=message)
         case ModelUnavailable():
-            return JobError(code="model_unavailable", message="The trainer cannot load the LLM.", param="model")
+            return JobError(code="model_unavailable", message=_CANNOT_LOAD, param="model")
     return None
+
+
+def _needs(specification: Specification) -> list[str]:
+    """The proxy and the reward models that a job reads, by the names in its order."""
+    judge = None if specification.gates is None else specification.gates.judge
+    return [name for name in (specification.start, *reward_names(specification.method.grader), judge) if name]
 
 
 def _file_error(error: DataError) -> JobError:

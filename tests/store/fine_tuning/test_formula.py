@@ -44,6 +44,7 @@ def test_a_formula_without_a_value_is_nan(text: str) -> None:
         "True",
         "1j",
         "1e999",
+        pytest.param("a + " + "9" * 400, id="more than a float holds"),
         "'a'",
         "sqrt",
         "min()",

@@ -1,6 +1,7 @@
 """The gates of an order: what is kept of them, and what is refused by its dotted name."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 
 from proxy_model.errors import InvalidParameter
 from proxy_model.manifest import write_manifest
-from proxy_model.paths import rewards_root
+from proxy_model.paths import judges_root, rewards_root
 from store.fine_tuning.gates import Gates
+from store.fine_tuning.reward_models import judge_folders, reward_folders
 
 
 def test_gates_survive_their_way_through_json() -> None:
@@ -57,14 +59,24 @@ def test_a_judge_may_only_look() -> None:
     assert Gates.parse({}).to_json() == {"num_prompts": 64, "max_tokens": 64}
 
 
-def test_a_judge_is_a_reward_model_of_this_home(tmp_path: Path) -> None:
-    folder = rewards_root(tmp_path) / "calm"
+@pytest.mark.parametrize(("root", "prefix"), [(rewards_root, ""), (judges_root, "judges/")])
+def test_a_judge_is_a_reward_model_of_this_home(tmp_path: Path, root: Callable[[Path], Path], prefix: str) -> None:
+    folder = root(tmp_path) / "calm"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    gates = Gates(judge="calm", max_kl=3)
+    gates = Gates(judge=f"{prefix}calm", max_kl=3)
     with pytest.raises(InvalidParameter, match=r"gates\.judge.*'helpful'"):
         gates.judge_folder(tmp_path)
 
     write_manifest(folder)
 
     assert gates.judge_folder(tmp_path) == folder
+
+
+def test_the_shipped_judges_share_no_name_with_the_rewards_that_train(tmp_path: Path) -> None:
+    reward, judge = (Gates(judge=name).judge_folder(tmp_path) for name in ("helpful", "judges/helpful"))
+
+    assert reward is not None
+    assert judge is not None
+    assert (reward.parent.name, judge.parent.name) == ("rewards", "judges")
+    assert set(judge_folders(tmp_path)) - set(reward_folders(tmp_path)) == {"judges/harmless", "judges/helpful"}

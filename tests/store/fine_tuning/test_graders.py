@@ -94,6 +94,7 @@ def test_the_fields_of_all_templates_are_collected() -> None:
         ({**SCORE, "range": [5, 1]}, "grader.range", "the lower one first"),
         ({**SCORE, "range": [0, float("nan")]}, "grader.range", "the lower one first"),
         ({**SCORE, "range": [0]}, "grader.range", "two numbers"),
+        ({**SCORE, "range": [0, 10**400]}, "grader.range", "the lower one first"),
         ({**SCORE, "model": ""}, "grader.model", "name of a model"),
         ({**SCORE, "sampling_params": {"temperature": 3}}, "grader.sampling_params.temperature", "[0, 2]"),
         ({**SCORE, "sampling_params": {"top_k": 3}}, "grader.sampling_params", "top_p"),

@@ -4,6 +4,7 @@ import errno
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from proxy_model import disk
 from proxy_model.decoding.engine import Engine
 from proxy_model.decoding.replay import replay
-from proxy_model.errors import DataError, GraderFailed, OutputTaken
+from proxy_model.errors import BadCheckpoint, DataError, GraderFailed, OutputTaken
 from proxy_model.paths import jobs_root, proxies_root
 from proxy_model.versions.registry import ProxyRegistry
 from store.fine_tuning.journal import Journal
@@ -116,12 +117,14 @@ def test_what_a_dead_trainer_had_not_told_is_told_by_the_next_one(bench: Bench, 
             "Line 4 of the training file",
         ),
         (GraderFailed("kind", "the judge said 500"), "grader_failed", "the judge said 500"),
+        (BadCheckpoint("torn", "/secret/rewards"), "not_usable", "Not in order (torn), of what the job reads: kind@7"),
     ],
 )
 def test_what_no_other_attempt_would_change_fails_a_job_at_once(
     bench: Bench, error: Exception, code: str, message: str
 ) -> None:
-    job = bench.order()
+    (proxies_root(bench.home) / "kind" / "7").mkdir(parents=True)
+    job = bench.order(ordered=replace(specification(), start="kind@7"))
 
     bench.worker(raising(error))._attempt()
 
@@ -130,6 +133,18 @@ def test_what_no_other_attempt_would_change_fails_a_job_at_once(
     assert (failed.status, failed.error.code) == ("failed", code)
     assert message in failed.error.message
     assert "secret" not in failed.error.message
+
+
+def test_a_job_names_the_proxy_that_was_deleted_before_it_began(bench: Bench, trains: Trains) -> None:
+    (proxies_root(bench.home) / "kind" / "7").mkdir(parents=True)
+    job = bench.order(ordered=replace(specification(), start="kind@6"))
+
+    bench.worker(trains)._attempt()
+
+    failed = bench.now(job)
+    assert failed.error is not None
+    assert (failed.status, failed.error.code) == ("failed", "not_usable")
+    assert "no proxy 'kind' with version or alias '6'" in failed.error.message
 
 
 def test_what_may_pass_is_tried_again_and_then_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
