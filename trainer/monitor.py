@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from trainer.metrics import TERM
+
 Row = Mapping[str, float]
 
 WINDOW = 5
@@ -11,18 +13,53 @@ WINDOW = 5
 MAX_NLL_RATIO = 1.35
 """Perplexity's logarithm may grow to this multiple of version 0's before the answers count as adrift."""
 
+MIN_PROMPTS = 10
+"""Fewer prompts whose answers have one and the same score may be chance."""
+
+MAX_RELATIVE_SD = 1e-6
+"""Equal scores deviate from their mean by rounding, not more."""
+
 
 def warnings(history: Sequence[Row], window: int = WINDOW) -> list[str]:
-    """What is wrong with the last `window` rows, compared with the first; nothing before 2 * `window` rows."""
-    if len(history) < 2 * window:
-        return []
-    first, last = history[:window], history[-window:]
+    """What is wrong with the last `window` rows, by themselves and, from 2 * `window` rows on, beside the first."""
+    last = history[-window:]
     found = []
+    if _num_prompts(history, window) >= MIN_PROMPTS and _is_constant(last):
+        found.append("no signal: all answers had the same score")
+    if len(history) < 2 * window:
+        return found
+    first = history[:window]
     if _is_collapsing(first, last):
         found.append("pattern collapse: reward, length and KL are up while perplexity is down")
     if _mean(last, "reward/raw_mean") > _mean(first, "reward/raw_mean") and _is_adrift(first, last):
         found.append("drift: reward is up, but the answers' NLL under the LLM is far above version 0's")
     return found
+
+
+def warnings_until_now(history: Sequence[Row], window: int = WINDOW) -> set[str]:
+    """What `warnings` has ever said of a run."""
+    ends = range(1, len(history) + 1)
+    return {each for end in ends for each in warnings(_seen_at(history, end, window), window)}
+
+
+def _seen_at(history: Sequence[Row], end: int, window: int) -> Sequence[Row]:
+    """Of the first `end` rows those that `warnings` looks at."""
+    return history[:end] if end <= 2 * window + 1 else [*history[:window], *history[end - window - 1 : end]]
+
+
+def _num_prompts(history: Sequence[Row], window: int) -> float:
+    """Answered in the last `window` rows; 0 where nobody counted, or the answers were given with their scores."""
+    if not history or not any(name.startswith(TERM) for name in history[-1]):
+        return 0
+    before = history[-window - 1]["progress/prompts"] if len(history) > window else 0
+    return history[-1]["progress/prompts"] - before
+
+
+def _is_constant(rows: Sequence[Row]) -> bool:
+    """Whether all answers were scored alike, within an iteration and from one to the next."""
+    means = [row["reward/raw_mean"] for row in rows]
+    scatter = max(max(means) - min(means), *(row["reward/raw_sd"] for row in rows))
+    return scatter <= MAX_RELATIVE_SD * max(abs(mean) for mean in means)
 
 
 def _is_collapsing(first: Sequence[Row], last: Sequence[Row]) -> bool:

@@ -105,11 +105,12 @@ def _gated(gates: Gates, job_id: str, home: Path) -> dict[str, Any]:
 def _online(chosen: ReinforcementHyperparameters, num_rows: int) -> dict[str, Any]:
     """Answers of the proxy's own."""
     group = chosen.responses_per_prompt or (_GROUP if chosen.algorithm == "rloo" else 1)
-    batch = chosen.batch_size or max(2, min(_BATCH_PROMPTS // group, num_rows))
+    num_prompts = chosen.num_prompts or (chosen.n_epochs or 1) * num_rows
+    batch = chosen.batch_size or min(_BATCH_PROMPTS // group, num_rows)
     return {
         "algorithm": chosen.algorithm,
-        "num_prompts": chosen.num_prompts or (chosen.n_epochs or 1) * num_rows,
-        "rollout": _rollout(batch, chosen) | {"responses_per_prompt": group},
+        "num_prompts": num_prompts,
+        "rollout": _rollout(min(batch, num_prompts), chosen) | {"responses_per_prompt": group},
         "shaping": _given(penalty_weight=chosen.penalty_weight),
         **_algorithm_table(chosen.algorithm, chosen, _given(beta=chosen.beta)),
     }
@@ -118,13 +119,14 @@ def _online(chosen: ReinforcementHyperparameters, num_rows: int) -> dict[str, An
 def _offline(chosen: SupervisedHyperparameters, num_rows: int) -> dict[str, Any]:
     """Answers that are given, all of which count as their file says and not by how far they are from the LLM's."""
     settings = _given(beta=chosen.beta) if isinstance(chosen, DpoHyperparameters) else {"threshold": _ALL}
-    rate = chosen.rejections_per_token
+    epochs, rate = chosen.n_epochs or _OFFLINE_EPOCHS, chosen.rejections_per_token
+    batch = min(chosen.batch_size or min(_BATCH_PROMPTS, num_rows), epochs * num_rows)
     return {
         "algorithm": chosen.algorithm,
-        "rollout": _rollout(chosen.batch_size or max(2, min(_BATCH_PROMPTS, num_rows)), chosen),
+        "rollout": _rollout(batch, chosen),
         "shaping": {"penalty": "none"},
         "offline": {
-            "epochs": chosen.n_epochs or _OFFLINE_EPOCHS,
+            "epochs": epochs,
             "rejections_per_token": _REJECTIONS_PER_TOKEN if rate is None else rate,
         },
         **_algorithm_table(chosen.algorithm, chosen, settings),
@@ -132,7 +134,7 @@ def _offline(chosen: SupervisedHyperparameters, num_rows: int) -> dict[str, Any]
 
 
 def _rollout(batch: int, chosen: Hyperparameters) -> dict[str, Any]:
-    return {"prompts_per_iteration": batch} | _given(max_tokens=chosen.max_tokens)
+    return {"prompts_per_iteration": max(2, batch)} | _given(max_tokens=chosen.max_tokens)
 
 
 def _algorithm_table(algorithm: str, chosen: Hyperparameters, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from store.fine_tuning.journal import Level
 from store.fine_tuning.queue import MAX_FAILURES, JobQueue, Lease, LeaseLost
 from store.fine_tuning.reward_models import reward_names
 from store.fine_tuning.specification import Specification
+from trainer.monitor import warnings_until_now
 from trainer.service.heartbeat import Heartbeat
 from trainer.service.job_config import HELD_OUT_FILE
 from trainer.service.work import Observer
@@ -51,6 +52,8 @@ class JobReport(Observer):
         self._began_at = time.monotonic()
         self._num_done = 0
         self._pending: list[Callable[[], object]] = []
+        self._alarms: set[str] = set()
+        """Noted already."""
 
     def must_abort(self) -> bool:
         """It was cancelled, paused, or taken over."""
@@ -62,6 +65,13 @@ class JobReport(Observer):
         left = self.num_iterations - int(row["progress/iteration"])
         seconds = left * (time.monotonic() - self._began_at) / self._num_done
         self._note(row, now() + int(seconds * 1e6))
+
+    def on_alarms(self, alarms: Sequence[str]) -> None:
+        """Note each once."""
+        for alarm in alarms:
+            if alarm not in self._alarms:
+                self._alarms.add(alarm)
+                self.note(alarm, level="warn")
 
     def on_publish(self, ref: ProxyRef, row: Mapping[str, float]) -> None:
         """Note the version."""
@@ -97,6 +107,7 @@ class JobReport(Observer):
         """Note what a former process may not have come to note. Raises `LeaseLost`, `StoreUnavailable`."""
         for row in rows:
             self._queue.record(self._lease, int(row["progress/iteration"]), _finite(row))
+        self._alarms = warnings_until_now(rows)
 
     def flush(self) -> None:
         """Say what is still to be said. Raises `LeaseLost`, `StoreUnavailable`."""

@@ -1,7 +1,7 @@
 """The seam between the worker and wherever its runs come from."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,9 @@ class Observer:
 
     def on_iteration(self, row: Mapping[str, float]) -> None:
         """An iteration is done and saved."""
+
+    def on_alarms(self, alarms: Sequence[str]) -> None:
+        """What `trainer.monitor` says after it, whether it has said so before or not."""
 
     def on_publish(self, ref: ProxyRef, row: Mapping[str, float]) -> None:
         """A version is published; said again when a resumed run finds that it had been."""

@@ -135,6 +135,7 @@ class Worker:
         def record(row: Mapping[str, float], alarms: list[str]) -> None:
             self._record(row, alarms)
             observer.on_iteration(row)
+            observer.on_alarms(alarms)
 
         supervision = self._supervision(observer, lambda: self._rest(must_leave))
         result = self._trains(config, is_resumed=work.is_resumed, on_iteration=record, supervision=supervision)

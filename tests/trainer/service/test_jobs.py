@@ -16,8 +16,10 @@ from proxy_model.decoding.replay import replay
 from proxy_model.errors import BadCheckpoint, DataError, GraderFailed, OutputTaken
 from proxy_model.paths import jobs_root, proxies_root
 from proxy_model.versions.registry import ProxyRegistry
+from store.fine_tuning.graders import parse_grader
 from store.fine_tuning.journal import Journal
 from store.fine_tuning.queue import MAX_FAILURES
+from store.fine_tuning.specification import Method
 from store.page import Page
 from tests.trainer.service.job_bench import ANSWER_ROWS, Bench, given, pair_rows, specification
 from trainer.loop import Supervision, TrainResult, train
@@ -277,6 +279,30 @@ def test_two_trainers_may_delete_one_folder_at_once(bench: Bench, monkeypatch: p
     assert list(jobs_root(bench.home).iterdir()) == []
 
 
+def test_an_alarm_is_told_once(bench: Bench, llm_folder: Path) -> None:
+    same = {"type": "string_check", "name": "s", "input": "never", "reference": "said", "operation": "eq"}
+    chosen = replace(specification(n_epochs=4, num_prompts="auto"), llm_source=str(llm_folder))
+    method = Method(type="reinforcement", hyperparameters=chosen.method.hyperparameters, grader=parse_grader(same, "g"))
+    job = bench.order(ordered=replace(chosen, method=method))
+    pauses: list[int] = []
+
+    def trained_in_two_goes(*arguments: Any, supervision: Supervision, **options: Any) -> TrainResult:
+        def must_stop() -> bool:
+            return not pauses and len(bench.steps(job)) >= 5
+
+        result = train(*arguments, supervision=replace(supervision, must_stop=must_stop), **options)
+        pauses.append(result.iterations)
+        return result
+
+    worker = bench.worker(trained_in_two_goes)
+    worker._attempt()
+    worker._attempt()
+
+    assert (bench.now(job).status, pauses) == ("succeeded", [5, 12])
+    told = [(each.level, each.message) for each in bench.events(job) if "same score" in each.message]
+    assert told == [("warn", "no signal: all answers had the same score")]
+
+
 def test_choices_of_a_job_become_settings_of_its_run(tmp_path: Path) -> None:
     chosen = specification(
         algorithm="rwr", num_prompts="auto", n_epochs=3, beta=2.0, p_t=0.02, penalty_weight=0.1, checkpoint_interval=5
@@ -295,7 +321,10 @@ def test_choices_of_a_job_become_settings_of_its_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("hyperparameters", "batch", "group", "rate"),
     [
-        ({"batch_size": "auto"}, 20, 1, 3e-4),  # a file of 20 rows is one iteration
+        ({"batch_size": "auto", "num_prompts": "auto"}, 20, 1, 3e-4),  # a file of 20 rows is one iteration
+        ({"batch_size": 4096, "num_prompts": "auto"}, 20, 1, 3e-4),  # and no more is answered in it
+        ({"batch_size": 4096, "num_prompts": "auto", "n_epochs": 3}, 60, 1, 3e-4),
+        ({"batch_size": "auto"}, 12, 1, 3e-4),
         ({"batch_size": 7, "learning_rate_multiplier": 2}, 7, 1, 6e-4),
         ({"batch_size": "auto", "algorithm": "rloo"}, 12, 4, 1e-3),
         ({"batch_size": "auto", "responses_per_prompt": 8}, 6, 8, 3e-4),
@@ -421,7 +450,11 @@ def test_a_replay_that_is_left_goes_on_where_it_was(
 
 @pytest.mark.parametrize(
     ("kind", "hyperparameters", "batch", "epochs"),
-    [("dpo", {}, 20, 2), ("supervised", {"n_epochs": 5, "batch_size": 7}, 7, 5)],
+    [
+        ("dpo", {}, 20, 2),
+        ("supervised", {"n_epochs": 5, "batch_size": 7}, 7, 5),
+        ("dpo", {"batch_size": 4096}, 40, 2),  # what there is to learn from, and no more
+    ],
 )
 def test_auto_of_given_answers_moves_greedy_decisions(
     tmp_path: Path, kind: str, hyperparameters: dict[str, Any], batch: int, epochs: int
