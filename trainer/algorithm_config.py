@@ -1,6 +1,7 @@
 """The settings of the algorithms, one table each."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from proxy_model.errors import InvalidParameter
@@ -65,6 +66,20 @@ class PpoConfig:
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
         levels = get_args(RatioLevel)
         require(self.ratio_level in levels, "ratio_level", self.ratio_level, f"one of {levels}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PtxConfig:
+    """The table `ptx`: answers that PPO imitates while it learns, PPO-max's pre-training loss; see `trainer/ptx.py`."""
+
+    data: Path
+    """Folder of `proxy-rlhf replay` or `rollouts`; of the answers to one prompt the best is imitated."""
+
+    weight: float = 0.5
+    """Of the loss, minus the mean log-likelihood per unit, beside the clipped surrogate."""
+
+    def __post_init__(self) -> None:
+        require(self.weight > 0, "ptx.weight", self.weight, "above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from trainer.algorithm_config import (
     LikelihoodConfig,
     OfflineConfig,
     PpoConfig,
+    PtxConfig,
     RlooConfig,
     ValueConfig,
     require,
@@ -187,6 +188,9 @@ class TrainConfig:
     ppo: PpoConfig = field(default_factory=PpoConfig)
     """Of `ppo`; its discount, lambdas and critic pre-training are `awr`'s, too."""
 
+    ptx: PtxConfig | None = None
+    """Answers that `ppo` imitates beside what it learns from the reward; None: none."""
+
     rloo: RlooConfig = field(default_factory=RlooConfig)
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     """Of `mle`, `rwr` and `awr`."""
@@ -217,6 +221,8 @@ class TrainConfig:
         needs_group = self.algorithm == "rloo" and self.rloo.baseline != "none"
         per_prompt = self.rollout.responses_per_prompt
         require(is_grouped or not needs_group, "rollout.responses_per_prompt", per_prompt, "at least 2 for rloo")
+        is_ppo = self.algorithm == "ppo"
+        require(self.ptx is None or is_ppo, "ptx", str(self.ptx and self.ptx.data), "left out but with ppo")
 
     def _check_source(self) -> None:
         """Answers come from prompts and a reward, or from a folder that has both in it."""

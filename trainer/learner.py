@@ -1,13 +1,13 @@
 """What a run learns from one iteration's answers and their scores: rewards, targets, an update of the weights."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from proxy_model.decision.policy import ProxyPolicy
-from trainer.algorithms import ALGORITHMS
-from trainer.algorithms.ppo import pretrain_critic
+from trainer.algorithms import ALGORITHMS, ppo
 from trainer.algorithms.update_log import UpdateStatistics
 from trainer.batch import PpoBatch, flatten
 from trainer.config import TrainConfig
@@ -15,6 +15,7 @@ from trainer.kinds import dealt_within
 from trainer.metrics import answer_metrics, decision_metrics, reward_metrics, update_metrics
 from trainer.offline.reference import under_reference
 from trainer.potential import rollout_potentials, shaping_rewards
+from trainer.ptx import Demonstrations
 from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import Rollout, derived_seed
 from trainer.state import Progress
@@ -39,6 +40,9 @@ class Learner:
 
     embedding: Tensor
     """The LLM's (V, D)."""
+
+    demonstrations: Demonstrations | None = None
+    """What `ppo` imitates; None: nothing."""
 
     def learn(self, rollout: Rollout, scores: Tensor, progress: Progress) -> tuple[Progress, dict[str, float]]:
         """One update from the answers and their raw scores (B,): `progress` with its moments, and metrics."""
@@ -84,6 +88,9 @@ class Learner:
         seed = derived_seed(config.seed, "update", iteration)
         has_critic = config.algorithm in ("ppo", "awr")
         if has_critic and iteration < config.ppo.critic_pretrain_iterations:
-            return pretrain_critic(self.policy, self.optimizer, batch, targets, config.ppo, seed)
+            return ppo.pretrain_critic(self.policy, self.optimizer, batch, targets, config.ppo, seed)
         update = ALGORITHMS[config.algorithm]
+        if self.demonstrations is not None:
+            count = config.rollout.prompts_per_iteration * config.rollout.responses_per_prompt
+            update = partial(ppo.update, imitated=self.demonstrations.of(iteration, count, config.seed))
         return update(self.policy, self.optimizer, batch, targets, config.algorithm_settings, seed)

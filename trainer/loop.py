@@ -18,10 +18,11 @@ from trainer.held_out.examiner import Examiner
 from trainer.interruption import Interrupted, Interruption
 from trainer.lock import sole_trainer
 from trainer.monitor import warnings
-from trainer.offline.data import OfflineData
+from trainer.offline.data import OfflineData, imitated_answers
 from trainer.parts import Parts
 from trainer.prompts import load_prompts
 from trainer.pruning import Spared, no_versions
+from trainer.ptx import Demonstrations
 from trainer.rewards.build import RewardBuilder
 from trainer.rewards.endpoint import ChatEndpoint
 from trainer.rewards.load import load_reward
@@ -167,7 +168,8 @@ def load_parts(config: TrainConfig) -> Parts:
     reward, examiner = _reward(config, llm), _examiner(config, llm)
     if examiner is not None:
         reward.check(prompt.source for prompt in examiner.prompts)
-    return Parts(llm=llm, reward_model=reward, prompts=prompts, examiner=examiner)
+    demonstrations = _demonstrations(config, llm)
+    return Parts(llm=llm, reward_model=reward, prompts=prompts, demonstrations=demonstrations, examiner=examiner)
 
 
 def _examiner(config: TrainConfig, llm: FrozenLLM) -> Examiner | None:
@@ -177,6 +179,13 @@ def _examiner(config: TrainConfig, llm: FrozenLLM) -> Examiner | None:
     prompts = load_prompts(held_out.prompts)
     judge = None if held_out.judge is None else load_reward(held_out.judge, llm)
     return Examiner.of(held_out, config.rollout, prompts, judge, llm, config.seed)
+
+
+def _demonstrations(config: TrainConfig, llm: FrozenLLM) -> Demonstrations | None:
+    if config.ptx is None:
+        return None
+    answers = imitated_answers(config.ptx.data, config, llm)
+    return Demonstrations(answers=answers, weight=config.ptx.weight, embedding=llm.embedding)
 
 
 def _reward(config: TrainConfig, llm: FrozenLLM) -> WeightedReward:

@@ -37,6 +37,7 @@ METRICS: Mapping[str, str] = {
     "answer/eos_rate": "answers that ended by themselves / answers",
     "update/policy_loss": "clipped surrogate",
     "update/value_loss": "0.5 * clipped squared error of the critic",
+    "update/ptx_loss": "ppo: -mean log-likelihood per unit of the answers that it imitates; 0 without any",
     "update/approx_kl": "KL(old, new) per unit, mean of ratio - 1 - log ratio in the policy's last epoch",
     "update/clip_fraction": "units whose ratio is further than policy_clip from 1 / units",
     "update/value_clip_fraction": "positions whose value moved by more than value_clip / positions",

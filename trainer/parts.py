@@ -20,6 +20,7 @@ from trainer.interruption import Interruption
 from trainer.kinds import with_kinds
 from trainer.offline.data import OfflineData
 from trainer.prompts import Prompt
+from trainer.ptx import Demonstrations
 from trainer.rewards.weighted import WeightedReward
 from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts
 from trainer.served.answerer import Servers
@@ -37,6 +38,9 @@ class Parts:
     prompts: Sequence[Prompt] = ()
     data: OfflineData | None = None
     """Answers to learn from, in place of the two above."""
+
+    demonstrations: Demonstrations | None = None
+    """Where the settings have a table `ptx`."""
 
     examiner: Examiner | None = None
     """Where the settings have a table `held_out`."""

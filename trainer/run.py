@@ -98,6 +98,7 @@ class Run:
                 reference=reference,
                 group_size=config.rollout.responses_per_prompt if data is None else data.group_size,
                 embedding=parts.llm.embedding,
+                demonstrations=parts.demonstrations,
             ),
             progress=progress,
             num_iterations=planned_iterations(config, len(prompts) if data is None else data.num_prompts),

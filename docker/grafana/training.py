@@ -27,7 +27,7 @@ _CHARTS: dict[str, list[tuple[str, str, list[str]]]] = {
     "The update": [
         ("KL of an update", "short", ["update/approx_kl"]),
         ("Clipped", "percentunit", ["update/clip_fraction", "update/value_clip_fraction"]),
-        ("Losses", "short", ["update/policy_loss", "update/value_loss"]),
+        ("Losses", "short", ["update/policy_loss", "update/value_loss", "update/ptx_loss"]),
         ("Explained variance", "short", ["update/explained_variance"]),
         ("Gradient norms", "short", ["update/actor_grad_norm", "update/critic_grad_norm"]),
         ("Epochs and learning rate", "short", ["update/policy_epochs", "update/learning_rate"]),

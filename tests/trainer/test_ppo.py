@@ -1,3 +1,4 @@
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -18,8 +19,11 @@ from trainer.algorithms.ppo import (
     pretrain_critic,
     update,
 )
+from trainer.algorithms.units import Units
+from trainer.algorithms.update_log import UpdateStatistics
 from trainer.batch import PpoBatch, flatten
 from trainer.config import RewardConfig
+from trainer.ptx import Imitated
 from trainer.targets import Targets, make_targets
 
 
@@ -291,3 +295,47 @@ def test_a_proxy_learns_to_reject_what_lowers_the_reward(level: str) -> None:
     even, odd = acceptance_of_even_and_odd(policy, embedding)
     assert even < 0.5 < odd
     assert odd - even > 0.3
+
+
+def test_what_is_imitated_becomes_likelier_and_counts_by_its_weight() -> None:
+    policy = new_policy(8)
+    batch, shown = random_batch(policy, seed=0), random_batch(policy, seed=4)
+    config = PpoConfig(epochs=1, minibatches=1, learning_rate=1e-2, max_grad_norm=1e9)
+    idle = replace(random_targets(batch, policy), advantages=torch.zeros(batch.num_positions))
+
+    def log_likelihood(seen: ProxyPolicy) -> float:
+        units = Units.of(shown, "position")
+        with torch.no_grad():
+            return float(units.evaluate(seen, torch.ones(units.num_units, dtype=torch.bool))[1].mean())
+
+    def updated(imitated: Imitated | None) -> tuple[UpdateStatistics, float, float]:
+        seen = deepcopy(policy)
+        found = update(seen, make_optimizer(seen, config.learning_rate), batch, idle, config, 0, imitated)
+        return found, log_likelihood(seen), found.actor_grad_norm
+
+    before = log_likelihood(policy)
+    alone, unchanged, _ = updated(None)
+    light, better, small = updated(Imitated(shown, 0.5))
+    _, _, large = updated(Imitated(shown, 1.0))
+
+    assert alone.ptx_loss == 0.0
+    assert unchanged == pytest.approx(before)
+    assert light.ptx_loss == pytest.approx(-before, rel=1e-5)
+    assert better > before + 0.01
+    assert large == pytest.approx(2 * small, rel=1e-4)
+
+
+def test_few_imitated_answers_leave_no_minibatch_of_the_policys_own_out() -> None:
+    policy = new_policy(8)
+    batch, shown = random_batch(policy), random_batch(policy, num_answers=1, seed=4)
+    config = PpoConfig(epochs=1, minibatches=batch.num_positions, learning_rate=1e-12, policy_clip=1e-9)
+    targets = random_targets(batch, policy)
+
+    def steps(imitated: Imitated | None) -> int:
+        seen = deepcopy(policy)
+        optimizer = make_optimizer(seen, config.learning_rate)
+        update(seen, optimizer, batch, targets, config, 0, imitated)
+        return int(optimizer.state[next(seen.actor.parameters())]["step"])
+
+    assert shown.num_positions < batch.num_positions
+    assert steps(Imitated(shown, 1.0)) == steps(None)

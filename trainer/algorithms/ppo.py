@@ -9,6 +9,7 @@ What has a probability ratio is a unit, see `units`. Deviations, by number:
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from trainer.algorithms.optimisation import descend, minibatches
 from trainer.algorithms.units import Units
 from trainer.algorithms.update_log import UpdateLog, UpdateStatistics
 from trainer.batch import PpoBatch
+from trainer.ptx import Imitated
 from trainer.targets import Targets
 
 
@@ -60,17 +62,27 @@ def bernoulli_entropy(logits: Tensor) -> Tensor:
 
 
 def update(
-    policy: ProxyPolicy, optimizer: torch.optim.Adam, batch: PpoBatch, targets: Targets, config: PpoConfig, seed: int
+    policy: ProxyPolicy,
+    optimizer: torch.optim.Adam,
+    batch: PpoBatch,
+    targets: Targets,
+    config: PpoConfig,
+    seed: int,
+    imitated: Imitated | None = None,
 ) -> UpdateStatistics:
-    """Some epochs of minibatches over one batch, in place; `seed` decides the minibatches and nothing else."""
-    learner = _Learner.of(policy, optimizer, batch, targets, config)
-    generator = torch.Generator().manual_seed(seed)
+    """Some epochs of minibatches over one batch, in place; `seed` decides the minibatches and nothing else.
+
+    Each step of the policy has a share of the `imitated` answers in its loss.
+    """
+    learner = _Learner.of(policy, optimizer, batch, targets, config, imitated)
+    generator, other_generator = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
     is_policy_learning = learner.units.num_units > 0
     for epoch in range(config.epochs):
         kls: list[float] = []
-        for positions in learner.minibatches(generator):
+        shares = learner.imitated_minibatches(other_generator)
+        for positions, imitated_positions in zip(learner.minibatches(generator), shares, strict=False):
             if is_policy_learning:
-                kls += learner.policy_step(positions)
+                kls += learner.policy_step(positions, imitated_positions)
             learner.value_step(positions, config.value_clip)
         if is_policy_learning:
             approx_kl = sum(kls) / max(len(kls), 1)
@@ -103,21 +115,42 @@ class _Learner:
     advantages: Tensor
     """(U,) whitened over units where the settings say so."""
 
+    imitated: Units | None = None
+    """What is imitated beside."""
+
+    ptx_weight: float = 0.0
     log: UpdateLog = field(default_factory=UpdateLog)
 
     @staticmethod
     def of(
-        policy: ProxyPolicy, optimizer: torch.optim.Adam, batch: PpoBatch, targets: Targets, config: PpoConfig
+        policy: ProxyPolicy,
+        optimizer: torch.optim.Adam,
+        batch: PpoBatch,
+        targets: Targets,
+        config: PpoConfig,
+        imitated: Imitated | None = None,
     ) -> "_Learner":
         units = Units.of(batch, config.ratio_level)
         advantages = targets.advantages[units.position]
-        return _Learner(policy, optimizer, targets, config, units, whiten(advantages) if config.whiten else advantages)
+        advantages = whiten(advantages) if config.whiten else advantages
+        if imitated is None:
+            return _Learner(policy, optimizer, targets, config, units, advantages)
+        others = Units.of(imitated.batch, config.ratio_level)
+        return _Learner(policy, optimizer, targets, config, units, advantages, others, imitated.weight)
 
     def minibatches(self, generator: torch.Generator) -> Iterator[Tensor]:
-        batch = self.units.batch
+        return self._minibatches(self.units, generator)
+
+    def imitated_minibatches(self, generator: torch.Generator) -> Iterator[Tensor | None]:
+        """As many shares of the imitated positions; None where there are no more."""
+        shares = iter(()) if self.imitated is None else self._minibatches(self.imitated, generator)
+        return chain(shares, repeat(None))
+
+    def _minibatches(self, units: Units, generator: torch.Generator) -> Iterator[Tensor]:
+        batch = units.batch
         return minibatches(batch.num_positions, self.config.minibatches, generator, batch.hidden.device)
 
-    def policy_step(self, positions: Tensor) -> list[float]:
+    def policy_step(self, positions: Tensor, imitated_positions: Tensor | None = None) -> list[float]:
         """Train the actor on the units at `positions`; returns their KL(old, new), nothing when no unit is there."""
         is_unit = self.units.at(positions)
         if not bool(is_unit.any()):
@@ -127,11 +160,22 @@ class _Learner:
         surrogate = clipped_surrogate(new, self.units.old_logprobs[is_unit], self.advantages[is_unit], clip)
         entropy = bernoulli_entropy(logits).mean()
         loss = surrogate.loss - self.config.entropy_weight * entropy
+        if imitated_positions is not None:
+            loss = loss + self.ptx_weight * self._ptx_loss(imitated_positions)
         norm = descend(self.optimizer, self.policy.actor, loss, self.config.max_grad_norm)
         self.log.add(
             policy_loss=surrogate.loss, clip_fraction=surrogate.clip_fraction, entropy=entropy, actor_grad_norm=norm
         )
         return [float(surrogate.approx_kl)]
+
+    def _ptx_loss(self, positions: Tensor) -> Tensor:
+        """Minus the mean log-probability of the imitated units at `positions`; 0 where nothing was free."""
+        assert self.imitated is not None
+        is_unit = self.imitated.at(positions)
+        _, logprobs = self.imitated.evaluate(self.policy, is_unit)
+        loss = -logprobs.sum() / is_unit.sum().clamp(min=1)
+        self.log.add(ptx_loss=loss)
+        return loss
 
     def value_step(self, positions: Tensor, clip: float) -> None:
         """Train the critic on `positions`."""

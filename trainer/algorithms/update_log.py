@@ -11,6 +11,9 @@ class UpdateStatistics:
 
     policy_loss: float = 0.0
     value_loss: float = 0.0
+    ptx_loss: float = 0.0
+    """Of `ppo`: minus the mean log-likelihood per unit of the answers that it imitates; 0 where there are none."""
+
     approx_kl: float = 0.0
     """KL(old, new) per unit in the last epoch of the policy: mean of ratio - 1 - log ratio."""
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -40,13 +41,7 @@ class OfflineData:
         features than the run's, and `DataError` where nothing can be learnt.
         """
         assert config.data is not None
-        found = read_data(config.data, llm.fingerprint)
-        described = found.description
-        if described.skam != config.skam:
-            raise InvalidParameter("skam", config.skam, f"as in the data: {described.skam}")
-        if described.features != config.shape.features:
-            raise InvalidParameter("shape.features", config.shape.features, f"as in the data: {described.features!r}")
-        data = OfflineData.of(found)
+        data = OfflineData.of(_matching(config.data, config, llm))
         if config.algorithm == "dpo":
             data = data.paired()
         if not data.trajectories:
@@ -76,6 +71,11 @@ class OfflineData:
         trajectories = tuple(self.trajectories[index] for index in chosen.tolist())
         return OfflineData(trajectories, self.scores[chosen], 2, self.inadmissible_share, self.kinds[chosen])
 
+    def best(self) -> tuple[Trajectory, ...]:
+        """The best answer to each prompt, the first one of equals."""
+        best = self.scores.view(-1, self.group_size).argmax(1).tolist()
+        return tuple(self.trajectories[prompt * self.group_size + number] for prompt, number in enumerate(best))
+
     @property
     def num_prompts(self) -> int:
         """P."""
@@ -104,3 +104,22 @@ class OfflineData:
             kinds=self.kinds[torch.tensor(chosen)],
             seconds=time.perf_counter() - started,
         )
+
+
+def imitated_answers(folder: Path, config: TrainConfig, llm: FrozenLLM) -> tuple[Trajectory, ...]:
+    """The best answer to each prompt of a finished folder. Raises as `OfflineData.read`."""
+    answers = OfflineData.of(_matching(folder, config, llm)).best()
+    if not answers:
+        raise DataError(folder, 0, "no prompt has answers that the proxy could have given")
+    return answers
+
+
+def _matching(folder: Path, config: TrainConfig, llm: FrozenLLM) -> ScoredAnswers:
+    """A folder of answers by the LLM, SKAM settings and features of a run."""
+    found = read_data(folder, llm.fingerprint)
+    described = found.description
+    if described.skam != config.skam:
+        raise InvalidParameter("skam", config.skam, f"as in the data: {described.skam}")
+    if described.features != config.shape.features:
+        raise InvalidParameter("shape.features", config.shape.features, f"as in the data: {described.features!r}")
+    return found
