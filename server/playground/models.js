@@ -55,7 +55,7 @@ export class Models extends EventTarget {
 }
 
 /**
- * `<llm>:base`, `<llm>:<proxy>`, `<llm>:<proxy>@<version>`.
+ * `<llm>:base`, `<llm>:<proxy>`, `<llm>:<proxy>@<alias>`, `<llm>:<proxy>@<version>`.
  * @param {{id: string, proxy: string | null, skam: {p_t: number} | null, target_return: Returns | null}} item
  * @returns {Model}
  */
@@ -65,7 +65,7 @@ function parse(item) {
     id: item.id,
     name,
     isBase: item.proxy === null,
-    isPinned: name.includes("@"),
+    isPinned: /@\d+$/.test(name),
     version: item.proxy,
     floor: item.skam?.p_t ?? null,
     returns: item.target_return,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from proxy_model.decision.bank import ProxyRef
 from proxy_model.decision.config import PolicyConfig
 from proxy_model.ranges import TARGET_RETURN
+from proxy_model.versions.aliases import STABLE
 from proxy_model.versions.registry import ProxyRegistry
 from server.dependencies import ApiKey, OwnerDep, ServiceDep
 from server.errors import ApiError, model_not_found
@@ -81,7 +82,7 @@ class ModelDeleted(BaseModel):
 
 @router.get("/v1/models")
 async def list_models(service: ServiceDep) -> ModelList:
-    """The LLM, its proxies and their loaded versions."""
+    """The LLM, its proxies, their aliases and their loaded versions."""
     return ModelList(data=list(_models(service.serving(), service.settings.default_proxy)))
 
 
@@ -131,6 +132,9 @@ def _models(serving: Serving, default_proxy: str) -> Iterator[Model]:
     yield _model(serving, f"{llm.name}:{BASE}", None)
     for name, ref in stable.items():
         yield _model(serving, f"{llm.name}:{name}", ref)
+    for name, alias in sorted((name, alias) for name, aliases in table.aliases.items() for alias in aliases):
+        if alias != STABLE:
+            yield _model(serving, f"{llm.name}:{name}@{alias}", table.resolve(name, alias))
     for loaded in sorted(table.loaded):
         yield _model(serving, f"{llm.name}:{loaded}", loaded)
 

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Route, expect
 
+from proxy_model.versions.registry import ProxyRegistry
 from tests.browser.conftest import OpenPage
 from tests.browser.playground import Playground
 from tests.server.conftest import RunningServer, eventually
-from tests.server.fakes import new_policy, publish
+from tests.server.fakes import new_checkpoint, new_policy, publish
 
 pytestmark = pytest.mark.browser
 
@@ -95,6 +96,18 @@ def test_columns_can_be_chosen_but_never_none(playground: Playground) -> None:
 
     assert [body["model"] for body in playground.chats] == ["tiny:harmless"]
     expect(playground.page.get_by_label("harmless @1")).to_be_disabled()
+
+
+def test_a_canary_is_a_column_and_its_version_is_not_offered_twice(open_page: OpenPage, server: RunningServer) -> None:
+    checkpoint = new_checkpoint(server.llm, None)
+    ProxyRegistry(server.proxies).publish("helpful", checkpoint, aliases=["canary"])
+    eventually(lambda: server.service.serving().reloader.table.names("canary") == ["helpful"])
+
+    playground = open_page(server)
+    playground.wait_for_models()
+
+    expect(playground.page.get_by_label("helpful@canary @2")).to_have_count(1)
+    expect(playground.page.get_by_label("helpful@2")).to_have_count(0)
 
 
 def test_each_column_goes_on_with_what_it_said_itself(playground: Playground) -> None:

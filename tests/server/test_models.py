@@ -29,3 +29,21 @@ def test_models_name_their_versions_and_how_far_these_may_steer(start: Callable[
     assert models["tiny:first"]["skam"]["max_candidates"] == 3
     assert models["tiny:base"]["skam"] is None
     assert {model["max_model_len"] for model in models.values()} == {CONTEXT}
+
+
+def test_a_proxy_that_has_only_a_canary_goes_by_that_name(start: Callable[..., RunningServer]) -> None:
+    server = start()
+    publish(server.proxies, server.llm, "tried")
+    checkpoint = Checkpoint(new_policy(6), SkamConfig(), dict(server.llm.fingerprint), {})
+    for name in ("tried", "untried"):
+        ProxyRegistry(server.proxies).publish(name, checkpoint, aliases=["canary"])
+    eventually(lambda: server.service.serving().reloader.table.names("canary") == ["tried", "untried"])
+
+    models = {model["id"]: model["proxy"] for model in httpx.get(f"{server.url}/v1/models").json()["data"]}
+
+    named = {"tiny:tried": "tried@1", "tiny:tried@canary": "tried@2", "tiny:untried@canary": "untried@1"}
+    versions = {f"tiny:{ref}": ref for ref in ("tried@1", "tried@2", "untried@1")}
+    assert models == {"tiny": None, "tiny:base": None} | named | versions
+    found = httpx.get(f"{server.url}/v1/models/tiny:untried@canary").json()
+    assert (found["id"], found["proxy"]) == ("tiny:untried@canary", "untried@1")
+    assert server.chat(model="tiny:untried@canary").json()["proxy"]["version"] == 1
