@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import regex
 
 from proxy_model.errors import InvalidParameter
+from store.fine_tuning.json_schema import compile_schema
 from store.fine_tuning.require import require, require_text
 
 MAX_KEYWORDS = 200
@@ -87,6 +88,7 @@ class JsonGrader:
             allowed = f"a JSON schema of at most {MAX_SCHEMA_CHARACTERS} characters"
             is_object = issubclass(type(self.schema), Mapping)
             require(is_object and len(json.dumps(self.schema)) <= MAX_SCHEMA_CHARACTERS, "schema", self.schema, allowed)
+            compile_schema(self.schema)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

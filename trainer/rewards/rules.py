@@ -10,8 +10,9 @@ import regex
 import torch
 from torch import Tensor
 
-from proxy_model.errors import GraderFailed, InvalidParameter
+from proxy_model.errors import GraderFailed
 from proxy_model.llm.tokenizer import ChatTokenizer
+from store.fine_tuning.json_schema import compile_schema
 from store.fine_tuning.rule_graders import DistinctGrader, JsonGrader, KeywordsGrader, LengthGrader, RegexGrader
 from trainer.evaluation.text_metrics import repetition
 from trainer.rewards.model import Conversation
@@ -67,17 +68,10 @@ class KeywordsRule:
 
 
 class JsonRule:
-    """Whether an answer is JSON, and follows a schema. A schema never makes this fetch anything."""
+    """Whether an answer is JSON, and follows a schema."""
 
     def __init__(self, grader: JsonGrader) -> None:
-        """Raises `InvalidParameter` for a schema that is none."""
-        from jsonschema_rs import ValidationError, validator_for
-
-        try:
-            schema = True if grader.schema is None else dict(grader.schema)
-            self._validator: Any = validator_for(schema, retriever=_refuse)
-        except (ValidationError, ValueError) as error:
-            raise InvalidParameter("schema", grader.name, f"a JSON schema ({str(error).splitlines()[0]})") from error
+        self._validator = compile_schema(grader.schema)
 
     def score(self, conversations: Sequence[Conversation]) -> Tensor:
         """(B,) of 0 and 1."""
@@ -116,5 +110,5 @@ def _share(patterns: Sequence[re.Pattern[str]], answer: str) -> float:
 
 
 def _refuse(what: str) -> Any:
-    """Neither `NaN` in an answer nor an address in a schema. Raises `ValueError`."""
+    """No `NaN` in an answer. Raises `ValueError`."""
     raise ValueError(f"{what} is not allowed")
