@@ -91,7 +91,7 @@ def dpo_trainer(arguments: argparse.Namespace) -> RecordedDPOTrainer:
 
 def rloo_trainer(arguments: argparse.Namespace) -> RLOOTrainer:
     """Answers sampled by the LLM in training, four to a prompt, scored by the settings' reward."""
-    config = read_config(arguments.settings, seed=arguments.seed)
+    config = read_config(arguments.settings, seed=arguments.seed, output=arguments.output)
     parts = load_parts(config)
     assert parts.reward_model is not None
     prompts = fitting_prompts(config, parts)
