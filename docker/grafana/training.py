@@ -65,7 +65,7 @@ _NOW = Row(
         ),
         Panel(
             title="Alarms", kind="stat", width=4, height=5, steps=((None, "green"), (1, "red")),
-            about="What is wrong with the run by its history: pattern collapse or drift. The log says which.",
+            about="What is wrong with the run by its history: collapse, drift, or no signal. The log says which.",
             queries=[Query(f"sum(proxy_training_alarms{{{_P}}})")],
         ),
         Panel(

@@ -54,6 +54,24 @@ def open_llm(source: str, dtype: torch.dtype) -> OpenedLLM:
     return OpenedLLM(model, tokenizer, resolved.name, resolved.folder_or_id)
 
 
+def open_tokenizer(source: str) -> tuple[ChatTokenizer, int]:
+    """The tokenizer of what `open_llm` loads, and the most tokens that the LLM reads, without its weights.
+
+    Raises `ModelUnavailable`.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    from proxy_model.llm.source import resolve_llm
+
+    folder_or_id = resolve_llm(source).folder_or_id
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_id)
+        config = AutoConfig.from_pretrained(folder_or_id)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelUnavailable(f"{source} cannot be loaded: {error}") from error
+    return ChatTokenizer(tokenizer), _max_context(config.get_text_config())
+
+
 def identity_of(model: Any, tokenizer: Any, name: str) -> LLMIdentity:
     """Of a model and a tokenizer of transformers."""
     config = model.config.get_text_config()
@@ -64,9 +82,14 @@ def identity_of(model: Any, tokenizer: Any, name: str) -> LLMIdentity:
         fingerprint=fingerprint_of(model, chat),
         vocab_size=model.get_output_embeddings().weight.shape[0],
         hidden_size=config.hidden_size,
-        max_context=getattr(config, "max_position_embeddings", None) or 2048,
+        max_context=_max_context(config),
         end_token_ids=_end_token_ids(model, tokenizer),
     )
+
+
+def _max_context(config: Any) -> int:
+    """In tokens, of a text model's configuration."""
+    return getattr(config, "max_position_embeddings", None) or 2048
 
 
 def _end_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -37,6 +37,7 @@ RANGES: Mapping[str, Range] = {
     "responses_per_prompt": Range(1, 64),
     "num_prompts": Range(1, 1_000_000),
     "max_tokens": Range(1, 4096),
+    "max_prompt_tokens": Range(1, 4096),
     "checkpoint_interval": Range(1, 100_000),
     "p_t": Range(0, 1, is_whole=False),
     "top_p": Range(0.01, 1, is_whole=False),
@@ -70,6 +71,9 @@ class Hyperparameters:
 
     max_tokens: int | None = None
     """Length at which answers are cut."""
+
+    max_prompt_tokens: int | None = None
+    """Rows with longer prompts are left out."""
 
     checkpoint_interval: int | None = None
     """Iterations between two published versions. None: only the last one is published."""

@@ -51,10 +51,10 @@ def check_file(content: Iterable[bytes], parse: RowParser) -> FileReport:
     return report
 
 
-def read_rows(content: Iterable[bytes], parse: RowParser) -> Iterator[dict[str, Any]]:
-    """The rows of a file that has been checked, as the trainer reads them. Raises `BadRow`."""
-    for _, line in _lines(content):
-        yield parse(_parse_object(line))
+def read_rows(content: Iterable[bytes], parse: RowParser) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and rows of a file that has been checked, as the trainer reads them. Raises `BadRow`."""
+    for number, line in _lines(content):
+        yield number, parse(_parse_object(line))
 
 
 def _lines(content: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:

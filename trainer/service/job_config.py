@@ -134,7 +134,9 @@ def _offline(chosen: SupervisedHyperparameters, num_rows: int) -> dict[str, Any]
 
 
 def _rollout(batch: int, chosen: Hyperparameters) -> dict[str, Any]:
-    return {"prompts_per_iteration": max(2, batch)} | _given(max_tokens=chosen.max_tokens)
+    return {"prompts_per_iteration": max(2, batch)} | _given(
+        max_tokens=chosen.max_tokens, max_prompt_tokens=chosen.max_prompt_tokens
+    )
 
 
 def _algorithm_table(algorithm: str, chosen: Hyperparameters, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Fine-tuning jobs of the store as work: leased, prepared on the disk, and ended.
 
-    <home>/runs/<job>/rows.jsonl   the training file as the trainer reads it
+    <home>/runs/<job>/rows.jsonl   the training file as the trainer reads it; where prompts are answered those that fit
     <home>/runs/<job>/answers/     the answers of such a file as decisions, where it has any
     <home>/runs/<job>/run/         the run as `trainer.loop` keeps it
 
@@ -10,30 +10,34 @@ All are deleted when the job has ended, as it does when a file that it learns fr
 import json
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from proxy_model import disk
 from proxy_model.errors import DataError, OutputTaken
+from proxy_model.llm.identity import open_tokenizer
 from proxy_model.paths import jobs_root
 from proxy_model.versions.registry import ProxyRegistry
 from store.database import Database
 from store.files import Files
-from store.fine_tuning.jobs import FileParam, Job, JobError
+from store.fine_tuning.jobs import Job, JobError
 from store.fine_tuning.queue import JobQueue, Lease, LeaseLost
-from store.fine_tuning.rows import RowParser, held_out_parser, row_parser
+from store.fine_tuning.rows import held_out_parser, row_parser
 from store.fine_tuning.specification import Specification
 from store.fine_tuning.training_file import MIN_ROWS, read_rows
 from trainer.config import TrainConfig
 from trainer.held_out.examiner import GATES_FILE
+from trainer.interruption import Interrupted, Interruption
 from trainer.lock import sole_trainer
 from trainer.parts import planned_iterations
 from trainer.run_log import METRICS_FILE
 from trainer.run_log import read_rows as read_metrics
 from trainer.service.file_clerk import job_file
 from trainer.service.job_config import HELD_OUT_FILE, ROWS_FILE, job_config, job_folder, run_folder
+from trainer.service.job_prompts import FittingRows, TokenizerOf
 from trainer.service.job_replay import Replayed, replay_rows
 from trainer.service.job_report import JobReport, gate_message
 from trainer.service.work import Work, ready
@@ -45,12 +49,20 @@ logger = logging.getLogger(__name__)
 class JobSource:
     """Takes the oldest job that waits, in the name of this process."""
 
-    def __init__(self, database: Database, home: Path, lease_seconds: float, judge_url: str | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        home: Path,
+        lease_seconds: float,
+        judge_url: str | None = None,
+        tokenizer_of: TokenizerOf = open_tokenizer,
+    ) -> None:
         self._queue = JobQueue(database)
         self._files = Files(database)
         self._home = home
         self._lease_seconds = lease_seconds
         self._judge_url = judge_url
+        self._tokenizer_of = tokenizer_of
         self._worker = f"trainer-{uuid.uuid4().hex[:12]}"
         self._hand: tuple[Lease, JobReport] | None = None
 
@@ -65,6 +77,8 @@ class JobSource:
         self._hand = lease, report
         try:
             return self._prepare(lease, report)
+        except Interrupted:
+            report.on_leave()
         except Exception as error:
             if not report.on_error(error):
                 raise
@@ -104,10 +118,11 @@ class JobSource:
         specification = Specification.from_json(job.specification)
         folder, rows = run_folder(home, job.id), job_folder(home, job.id) / ROWS_FILE
         if not rows.exists():
-            self._write_rows(job, "training_file", row_parser(specification.method), rows)
+            self._write_training_rows(job, specification, rows, report)
         held_out = job_folder(home, job.id) / HELD_OUT_FILE
         if job.validation_file is not None and not held_out.exists():
-            self._write_rows(job, "validation_file", held_out_parser(specification.method), held_out)
+            parse = held_out_parser(specification.method)
+            _write_rows(read_rows(job_file(self._files, job, "validation_file"), parse), held_out)
         with rows.open("rb") as file:
             num_rows = sum(1 for _ in file)
         config = job_config(specification, job.id, num_rows, home, self._judge_url)
@@ -121,15 +136,26 @@ class JobSource:
         prepare = ready if config.data is None else partial(_replay, rows, num_rows, config, report)
         return Work(config=config, is_resumed=is_resumed, observer=report, prepare=prepare)
 
-    def _write_rows(self, job: Job, param: FileParam, parse: RowParser, path: Path) -> None:
-        """The rows as the trainer reads them; whole or not at all. Raises `NoSuchFile`."""
-        disk.make_folder(path.parent)
-        aside = disk.aside_path(path)
-        with aside.open("w", encoding="utf-8") as file:
-            for row in read_rows(job_file(self._files, job, param), parse):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        disk.sync_file(aside)
-        aside.replace(path)
+    def _write_training_rows(self, job: Job, specification: Specification, path: Path, report: JobReport) -> None:
+        """What the run learns from. Prompts that it answers are looked at here, answers that are given when replayed.
+
+        Raises `NoSuchFile`, `DataError` where too few prompts fit, and `Interrupted`.
+        """
+        rows = read_rows(job_file(self._files, job, "training_file"), row_parser(specification.method))
+        if specification.method.grader is None:
+            _write_rows(rows, path)
+            return
+        rollout = job_config(specification, job.id, MIN_ROWS, self._home, self._judge_url).rollout
+        fitting = FittingRows.of(rollout, *self._tokenizer_of(specification.llm_source))
+
+        def enough_rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
+            yield from fitting.of_file(rows, Interruption(must_abort=report.must_abort).leave_if_due)
+            if fitting.num_fitting < MIN_ROWS:
+                raise DataError(path, 0, f"{fitting.told}; at least {MIN_ROWS} are needed")
+            if fitting.too_long:
+                report.note(fitting.told)
+
+        _write_rows(enough_rows(), path)
 
     def _remove_ended(self) -> None:
         """Delete what is left of jobs that have ended: their data is their owners'. Other trainers may do so, too."""
@@ -141,6 +167,17 @@ class JobSource:
                 elif folder.is_dir() and self._queue.has_ended(folder.name):
                     with sole_trainer(folder / "run"):
                         disk.remove(folder.rename(disk.staging_path(root)))
+
+
+def _write_rows(rows: Iterable[tuple[int, Mapping[str, Any]]], path: Path) -> None:
+    """As the trainer reads them; whole or not at all. Raises what `rows` does."""
+    disk.make_folder(path.parent)
+    aside = disk.aside_path(path)
+    with aside.open("w", encoding="utf-8") as file:
+        for _, row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    disk.sync_file(aside)
+    aside.replace(path)
 
 
 def _replay(rows: Path, num_rows: int, config: TrainConfig, report: JobReport, must_leave: Callable[[], bool]) -> bool:

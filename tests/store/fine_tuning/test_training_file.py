@@ -30,11 +30,11 @@ def test_rows_come_out_however_the_file_is_cut(size: int) -> None:
 
     rows = list(read_rows(pieces(content, size), PROMPT))
 
-    assert [row["prompt"] for row in rows] == [
-        [USER],
-        [{"role": "system", "content": "Be kind."}, *long["messages"][1:]],
+    assert [(number, row["prompt"]) for number, row in rows] == [
+        (1, [USER]),
+        (4, [{"role": "system", "content": "Be kind."}, *long["messages"][1:]]),
     ]
-    assert rows[0]["item"]["source"] == "x"
+    assert rows[0][1]["item"]["source"] == "x"
 
 
 @pytest.mark.parametrize(

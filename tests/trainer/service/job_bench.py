@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from proxy_model.llm.identity import open_tokenizer
+from proxy_model.llm.tokenizer import ChatTokenizer
 from store.database import Database
 from store.files import Files
 from store.fine_tuning.jobs import Job, Jobs, Order
@@ -13,13 +15,22 @@ from store.fine_tuning.journal import Event, Journal
 from store.fine_tuning.queue import JobQueue
 from store.fine_tuning.specification import Method, Specification
 from store.page import Page
+from tests.trainer.tiny_llm import tiny_llm
 from trainer.service.file_clerk import FileClerk
 from trainer.service.gauges import TrainingGauges
 from trainer.service.job_source import JobSource
 from trainer.service.worker import Trains, Worker
 
 LONG = {"type": "length", "name": "long", "per_token": 1.0}
-ROWS = "".join(json.dumps({"prompt": [{"role": "user", "content": f"question {n}"}]}) + "\n" for n in range(12))
+
+
+def prompt_rows(count: int = 12, long: int = 0) -> str:
+    """Prompts, the last `long` of which do not fit."""
+    asked = [f"question {number}" + " and so on" * (40 if number >= count - long else 0) for number in range(count)]
+    return "".join(json.dumps({"prompt": [{"role": "user", "content": text}]}) + "\n" for text in asked)
+
+
+ROWS = prompt_rows()
 
 
 def specification(**hyperparameters: Any) -> Specification:
@@ -72,6 +83,14 @@ def given(kind: str, llm_folder: Path, **hyperparameters: Any) -> Specification:
     return Specification(llm="tiny", llm_source=str(llm_folder), method=Method.parse(method), proxy="wordy", seed=5)
 
 
+def _tokenizer_of(source: str) -> tuple[ChatTokenizer, int]:
+    """Of the LLM in a folder, or of the tiny one that stands in for it."""
+    if source != "tiny":
+        return open_tokenizer(source)
+    llm = tiny_llm()
+    return llm.tokenizer, llm.max_context
+
+
 class Bench:
     """A home, its store, and the trainer's side of jobs without its threads."""
 
@@ -107,7 +126,7 @@ class Bench:
         return self.files.add("me", "a.jsonl", "fine-tune", io.BytesIO(content.encode())).id
 
     def source(self, lease_seconds: float = 30.0) -> JobSource:
-        return JobSource(self.database, self.home, lease_seconds)
+        return JobSource(self.database, self.home, lease_seconds, tokenizer_of=_tokenizer_of)
 
     def worker(self, trains: Trains, source: JobSource | None = None) -> Worker:
         return Worker(source or self.source(), TrainingGauges(), 1, trains)

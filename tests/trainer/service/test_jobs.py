@@ -14,6 +14,7 @@ from proxy_model import disk
 from proxy_model.decoding.engine import Engine
 from proxy_model.decoding.replay import replay
 from proxy_model.errors import BadCheckpoint, DataError, GraderFailed, OutputTaken
+from proxy_model.llm.tokenizer import ChatTokenizer
 from proxy_model.paths import jobs_root, proxies_root
 from proxy_model.versions.registry import ProxyRegistry
 from store.fine_tuning.graders import parse_grader
@@ -21,7 +22,7 @@ from store.fine_tuning.journal import Journal
 from store.fine_tuning.queue import MAX_FAILURES
 from store.fine_tuning.specification import Method
 from store.page import Page
-from tests.trainer.service.job_bench import ANSWER_ROWS, Bench, given, pair_rows, specification
+from tests.trainer.service.job_bench import ANSWER_ROWS, Bench, given, pair_rows, prompt_rows, specification
 from trainer.loop import Supervision, TrainResult, train
 from trainer.offline.folder import read_shards
 from trainer.service.job_config import job_config, run_folder
@@ -406,6 +407,69 @@ def test_too_few_rows_that_can_be_learnt_from_fail_a_job(bench: Bench, llm_folde
     assert error.message.startswith("The training file: 9 of 12 rows (75.0%) can be learnt from; 3 have an answer ")
     assert error.message.endswith("; at least 10 are needed.")
     assert bench.steps(job) == []
+
+
+def test_prompts_that_are_too_long_to_be_answered_are_told_and_not_planned_for(bench: Bench, llm_folder: Path) -> None:
+    chosen = specification(batch_size="auto", num_prompts="auto", n_epochs=2)
+    job = bench.order(prompt_rows(25, long=13), replace(chosen, llm_source=str(llm_folder)))
+
+    bench.worker(train)._attempt()
+
+    assert bench.now(job).status == "succeeded"
+    assert [row["progress/prompts"] for row in bench.rows(job)] == [12, 24]
+    told = [each for each in bench.messages(job) if "can be learnt from" in each]
+    assert told == [
+        "12 of 25 rows (48.0%) can be learnt from; 13 have prompts above 120 tokens: "
+        "lines 13, 14, 15, 16, 17, 18, 19, 20, 21, 22 and 3 more"
+    ]
+
+
+@pytest.mark.parametrize(("most", "status"), [(27, "succeeded"), (26, "failed")])
+def test_prompts_are_too_long_above_what_the_order_says(bench: Bench, trains: Trains, most: int, status: str) -> None:
+    """Questions 0 to 9 have 27 tokens with what the template puts around them, the others one more."""
+    job = bench.order(prompt_rows(19), specification(max_prompt_tokens=most))
+
+    bench.worker(trains)._attempt()
+
+    assert bench.now(job).status == status
+
+
+def test_too_few_prompts_that_can_be_answered_fail_a_job(bench: Bench, trains: Trains) -> None:
+    job = bench.order(prompt_rows(12, long=3))
+
+    bench.worker(trains)._attempt()
+
+    error = bench.now(job).error
+    assert error is not None
+    assert (bench.now(job).status, error.code, error.param) == ("failed", "invalid_training_file", "training_file")
+    assert error.message == (
+        "The training file: 9 of 12 rows (75.0%) can be learnt from; 3 have prompts above 120 tokens: "
+        "lines 10, 11, 12; at least 10 are needed."
+    )
+    assert bench.steps(job) == []
+
+
+def test_reading_a_long_file_is_left_when_the_job_is_taken_back(
+    bench: Bench, trains: Trains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.service.heartbeat._LOOK_SECONDS", 0.01)
+    job = bench.order()
+    read = ChatTokenizer.apply_chat_template
+
+    def slowly(*arguments: Any) -> Any:
+        if bench.now(job).status == "running":
+            bench.jobs.pause("me", job.id)
+        time.sleep(0.05)
+        return read(*arguments)
+
+    monkeypatch.setattr(ChatTokenizer, "apply_chat_template", slowly)
+    assert bench.source(lease_seconds=3000).next_work() is None
+    assert (bench.now(job).status, (jobs_root(bench.home) / job.id / "rows.jsonl").exists()) == ("paused", False)
+
+    monkeypatch.setattr(ChatTokenizer, "apply_chat_template", read)
+    bench.jobs.resume("me", job.id)
+    bench.worker(trains)._attempt()
+    assert bench.now(job).status == "succeeded"
 
 
 def test_a_file_in_which_nothing_fits_fails_its_job(bench: Bench, llm_folder: Path) -> None:
