@@ -7,7 +7,8 @@ a counterpart to its prompt says nothing that a pair could hold, and waits for o
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,23 @@ from trainer.preferences import PreferencePair
 SOURCE = "feedback"
 _Votes = Counter[tuple[str, str, str]]
 """How often a prompt's first answer was said to be better than its second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supply:
+    """What there is for a round to learn from."""
+
+    feedback: int
+    """Pieces that may be trained on, single thumbs included."""
+
+    new_pairs: int
+    """Preference pairs that no round has learned from."""
+
+    @staticmethod
+    def of(usable: Collection[str], pairs: Sequence[PreferencePair], known: Sequence[PreferencePair]) -> "Supply":
+        """From the usable feedback's ids, its pairs, and those of them that earlier rounds have learned from."""
+        learned = {_identity(pair) for pair in known}
+        return Supply(feedback=len(usable), new_pairs=sum(_identity(pair) not in learned for pair in pairs))
 
 
 def preference_pairs(rated: Iterable[RatedAnswer], preferred: Iterable[PreferredAnswer]) -> list[PreferencePair]:
@@ -52,6 +70,10 @@ def _compared(rated: Iterable[RatedAnswer]) -> list[tuple[str, str, str]]:
 
 def _key(prompt: Iterable[Mapping[str, Any]]) -> str:
     return json.dumps(list(prompt), sort_keys=True)
+
+
+def _identity(pair: PreferencePair) -> tuple[str, str, str]:
+    return _key(pair.prompt), pair.chosen, pair.rejected
 
 
 def _messages(prompt: str) -> Messages | None:

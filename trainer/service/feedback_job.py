@@ -7,7 +7,7 @@ A job is a file of run settings without `output`, `registry` and `start`, and a 
     alias = "canary"             # what a version is called that has passed its gates; stable if it is left out
     [feedback]
     reward = "rewards/helpful"   # the reward model in use before the first round
-    min_new = 50                 # pieces of feedback that no round has learned from yet
+    min_new = 50                 # preference pairs that no round has learned from yet
     interval_seconds = 86400     # from the end of a round to the start of the next, at least
     [held_out]
     prompts = "held_out.jsonl"
@@ -22,7 +22,7 @@ learns from all feedback that may be trained on at its start, and `trainer.feedb
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from store.database import Database
 from store.training import preferred_answers, rated_answers, usable_feedback
 from trainer.config import TrainConfig
 from trainer.config_file import config_from_mapping
-from trainer.feedback.pairs import preference_pairs
+from trainer.feedback.pairs import Supply, preference_pairs
 from trainer.feedback.reward import MIN_PAIRS, update_reward
 from trainer.feedback.rounds import Round, begin_round, known_feedback, reward_in_use
 from trainer.lock import sole_trainer
@@ -123,6 +123,7 @@ class FeedbackJob:
         days: float | None,
         clock: Callable[[], float] = time.time,
         load: Callable[[str], FrozenLLM] = load_llm,
+        on_supply: Callable[[str, Supply], None] = lambda proxy, supply: None,
     ) -> None:
         self._path = path
         self._home = home
@@ -130,7 +131,9 @@ class FeedbackJob:
         self._kept = Completions(database, days)
         self._clock = clock
         self._load = load
+        self._on_supply = on_supply
         self._next_look = 0.0
+        self._told: Supply | None = None
 
     def next_work(self) -> Work | None:
         """The round that is under way, or a new one once enough feedback and time have come together.
@@ -156,10 +159,21 @@ class FeedbackJob:
     def _begin(self, job: FeedbackSettings, root: Path) -> Round | None:
         """A new round if enough was said since the last one."""
         self._next_look = self._clock() + LOOK_SECONDS
-        usable = usable_feedback(self._database, self._kept)
-        if len(usable - known_feedback(root)) < job.schedule.min_new or len(self._pairs(usable)) < MIN_PAIRS:
-            return None
-        return begin_round(root, usable)
+        usable, known = usable_feedback(self._database, self._kept), known_feedback(root)
+        pairs = self._pairs(usable) if usable - known else []
+        supply = Supply.of(usable, pairs, self._pairs(usable & known) if pairs and known else [])
+        self._on_supply(job.proxy, supply)
+        if supply.new_pairs >= job.schedule.min_new and len(pairs) >= MIN_PAIRS:
+            return begin_round(root, usable)
+        self._tell(job, supply)
+        return None
+
+    def _tell(self, job: FeedbackSettings, supply: Supply) -> None:
+        """Once for every change."""
+        if supply != self._told:
+            told = {"proxy": job.proxy, "needed": max(job.schedule.min_new, MIN_PAIRS), **asdict(supply)}
+            logger.info("too few preference pairs for a round", extra=told)
+        self._told = supply
 
     def _go_on(self, job: FeedbackSettings, current: Round) -> Work | None:
         """A run that was killed before its first state was saved has done nothing yet; a reward is whole or not."""

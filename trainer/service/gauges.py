@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
+from trainer.feedback.pairs import Supply
 from trainer.metrics import HELD_OUT_METRICS, METRICS, SERVED_METRICS, TERM
 
 _METRICS = {**METRICS, **HELD_OUT_METRICS, **SERVED_METRICS}
@@ -30,6 +31,9 @@ class TrainingGauges:
         self._iterations = self._counter("iterations", "iterations done by this process")
         self._versions = self._counter("published_versions", "versions published by this process")
         self._refusals = self._counter("gate_refusals", "versions that did not pass their gates")
+        self._feedback = self._gauge("proxy_training_feedback", "pieces of feedback that may be trained on")
+        text = "preference pairs from feedback that no round has learned from"
+        self._new_pairs = self._gauge("proxy_training_feedback_new_pairs", text)
         self._failures = Counter("proxy_training_failures", "Attempts at a run that failed.", registry=self.registry)
         self._state = Gauge(
             "proxy_training_state", "1 for what the service does now.", ("state",), registry=self.registry
@@ -57,6 +61,11 @@ class TrainingGauges:
         self._alarms.labels(self._proxy).set(num_alarms)
         self._when.labels(self._proxy).set_to_current_time()
         self._iterations.labels(self._proxy).inc()
+
+    def set_supply(self, proxy: str, supply: Supply) -> None:
+        """What has been said for the next round of `proxy`."""
+        self._feedback.labels(proxy).set(supply.feedback)
+        self._new_pairs.labels(proxy).set(supply.new_pairs)
 
     def count_version(self) -> None:
         """A version was published."""

@@ -81,7 +81,9 @@ def _source(settings: Settings, database: Database | None, gauges: TrainingGauge
         sources.append(JobSource(database, settings.home, settings.lease_seconds, settings.judge_url))
         if settings.feedback is not None:
             read_feedback_job(settings.feedback)
-            sources.append(FeedbackJob(settings.feedback, settings.home, database, settings.store_days or None))
+            days = settings.store_days or None
+            job = FeedbackJob(settings.feedback, settings.home, database, days, on_supply=gauges.set_supply)
+            sources.append(job)
     if settings.job is not None:
         read_job(settings.job)
         sources.append(ContinuousJob(settings.job, settings.home))

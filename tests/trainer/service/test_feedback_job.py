@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -26,6 +26,7 @@ from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.model import Conversation
 from trainer.rewards.training_config import RewardTrainingConfig
 from trainer.service.feedback_job import FeedbackJob, read_feedback_job
+from trainer.service.gauges import TrainingGauges
 from trainer.service.work import Work
 
 JOB = """
@@ -62,13 +63,25 @@ class Loop:
     now: float = 1_000.0
     asked: int = 0
     job: FeedbackJob = field(init=False)
+    gauges: TrainingGauges = field(default_factory=TrainingGauges)
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """What a new process has of the old one: nothing but the disk."""
-        self.job = FeedbackJob(self.path, self.home, self.database, None, lambda: self.now, self._load)
+        self.job = FeedbackJob(
+            self.path, self.home, self.database, None, lambda: self.now, self._load, self.gauges.set_supply
+        )
+
+    def supply(self) -> tuple[float | None, float | None]:
+        """Pieces of feedback and new pairs, as Prometheus sees them."""
+        labels = {"proxy": "tiny"}
+        registry = self.gauges.registry
+        return (
+            registry.get_sample_value("proxy_training_feedback", labels),
+            registry.get_sample_value("proxy_training_feedback_new_pairs", labels),
+        )
 
     def _load(self, name: str) -> Any:
         return tiny_llm()
@@ -82,6 +95,16 @@ class Loop:
         better, worse = Target(completion_id=f"long{number}"), Target(completion_id=f"short{number}")
         opinion = Opinion(about=better, rejected=worse, consent=consent)
         FeedbackBook(self.database, kept).put(MINE, opinion)
+
+    def rate(self, number: int, rating: Literal[-1, 1], *, text: str = "so") -> None:
+        """A thumb for an answer to a prompt of its own."""
+        kept = Completions(self.database)
+        name = f"{text}{number}"
+        prompt = ({"role": "user", "content": f"question {number}"},)
+        kept.add(completion(name, f"{text} {number}", stored_at=now(), prompt=prompt))
+        FeedbackBook(self.database, kept).put(
+            MINE, Opinion(about=Target(completion_id=name), rating=rating, consent=True)
+        )
 
     def later(self, seconds: float = 60.0) -> Work | None:
         self.now += seconds
@@ -137,6 +160,41 @@ def test_the_next_round_waits_for_new_feedback_and_for_the_interval(loop: Loop) 
     assert second is not None
     assert second.config.start == loop.home / "proxies" / "tiny" / "1"
     assert second.config.output.parent.name == "2"
+
+
+def test_thumbs_without_a_counterpart_count_for_nothing_and_that_is_said(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "trainer.service.feedback_job")
+    for number in range(9):
+        loop.rate(number, 1)
+    for number in range(20, 25):
+        loop.say(number)
+
+    assert [loop.later(), loop.later()] == [None, None]
+
+    told = [(record.message, record.__dict__) for record in caplog.records]
+    assert [message for message, _ in told] == ["too few preference pairs for a round"]
+    assert {"proxy": "tiny", "feedback": 14, "new_pairs": 5, "needed": 6}.items() <= told[0][1].items()
+    assert loop.supply() == (14, 5)
+    loop.rate(3, -1, text="no")
+    assert loop.later() is not None
+    assert loop.supply() == (15, 6)
+
+
+def test_a_pair_that_a_round_has_learned_from_is_not_new(loop: Loop) -> None:
+    for number in range(6):
+        loop.say(number)
+    loop.rate(6, 1)
+    do(loop, loop.later())
+    for number in range(7, 12):
+        loop.say(number)
+
+    assert loop.later(3600) is None
+    assert loop.supply() == (12, 5)
+
+    loop.rate(6, -1, text="no")  # makes a pair with a thumb that the first round could not use
+    assert loop.later() is not None
 
 
 def test_the_reward_model_learns_what_was_said_from_the_one_in_use(loop: Loop) -> None:
