@@ -1,12 +1,17 @@
 """The systems that need no proxy, and the folder in which an evaluation grows."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from proxy_model.decoding.engine import Engine
+from proxy_model.decoding.engine_config import EngineConfig
+from proxy_model.decoding.request import Delta, GenerationRequest, SamplingParams
 from proxy_model.errors import InvalidParameter, ModelUnavailable
 from proxy_model.llm.frozen_llm import FrozenLLM
 from tests.trainer.evaluations import fit_reward, run, write, write_prompts
@@ -16,6 +21,7 @@ from trainer.evaluation.answering import Answering
 from trainer.evaluation.best_of import best_of
 from trainer.evaluation.origin import TRAINING_FILE, Origin
 from trainer.evaluation.rerank import Reranker
+from trainer.evaluation.timed_engine import TimedEngine
 from trainer.potential import judging_heads
 from trainer.rewards.load import load_reward
 
@@ -37,7 +43,7 @@ def reward(tmp_path_factory: pytest.TempPathFactory, llm: FrozenLLM) -> Path:
 
 def sample(*texts: str) -> Answers:
     answer = Answer(text="", token_ids=(1, 2), finish_reason="stop", rejected=0, forced=0, passes=2, seconds=0.5)
-    items = tuple(replace(answer, text=text, gaps=(3.0,)) for text in texts)
+    items = tuple(replace(answer, text=text, gaps=(3.0,), first_token=7.0) for text in texts)
     return Answers(key="k", facts=SystemFacts(name="base:sample", kind="sample"), items=items)
 
 
@@ -48,7 +54,7 @@ def test_best_of_keeps_the_best_sample_of_each_prompt_and_pays_for_all() -> None
     first, second = best_of(samples, scores)
 
     assert (first.text, second.text) == ("a2", "b3")
-    assert (first.passes, first.seconds, first.gaps) == (6, 1.5, ())
+    assert (first.passes, first.seconds, first.gaps, first.first_token) == (6, 1.5, (), None)
     assert best_of(samples[:2], scores[:2])[1].text == "b1"  # of equals the first
 
 
@@ -60,7 +66,8 @@ def test_best_of_more_scores_higher_and_costs_as_many_passes_as_samples(
     _, one, two, six = found.rows
     assert one.scores["reward"].mean < two.scores["reward"].mean < six.scores["reward"].mean
     assert one.passes_per_token == 1.0
-    assert six.gap_p50 is None
+    assert (six.gap_p50, six.first_token_p50) == (None, None)
+    assert one.first_token_p50 is not None
     files = [path.read_text().splitlines() for path in (tmp_path / "out" / "answers").iterdir()]
     assert len(files) == 1 + 6 + 2  # the base, six samples that serve both, two choices
     samples = [lines[1:] for lines in files if json.loads(lines[0])["kind"] == "sample"]
@@ -85,6 +92,8 @@ def test_re_ranking_chooses_by_the_reward_of_prefix_and_token(llm: FrozenLLM, re
     (answer,) = Reranker(llm, model, 5, 3.0).answer([prompt], max_tokens=6)
 
     ((head, _),) = judging_heads(model)
+    assert answer.first_token is not None
+    assert answer.first_token > 0
     for length, chosen in enumerate(answer.token_ids):
         prefix = [*prompt, *answer.token_ids[:length]]
         hidden = llm.hidden_states([prefix], [llm.num_layers])[0][-1, 0].to(llm.dtype)
@@ -99,6 +108,64 @@ def test_re_ranking_chooses_by_the_reward_of_prefix_and_token(llm: FrozenLLM, re
             score = head.head.score(states.mean(0).flatten()[None], length_term)
             values[token] = float(logprobs[token]) + 3.0 * float(score)
         assert values[chosen] == pytest.approx(max(values.values()), abs=1e-4)
+
+
+def test_first_tokens_are_timed_from_the_step_that_begins_to_read_the_prompt(
+    llm: FrozenLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step looks at the clock, which goes a second further each time, before and after it."""
+    seconds = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: float(next(seconds)))
+    monkeypatch.setattr("trainer.evaluation.timed_engine.time", clock)
+    engine = TimedEngine(llm, EngineConfig(max_running=1, max_context=60, prefill_tokens=4, prefix_cache_tokens=0))
+    params = SamplingParams(max_tokens=3)
+    prompts = {"short": tuple(range(10, 13)), "long": tuple(range(10, 20))}
+    requests = [GenerationRequest(id=id, prompt_token_ids=ids, params=params) for id, ids in prompts.items()]
+
+    short, long = engine.answers(requests, lambda: None)
+
+    assert short.first_token == 1000.0  # in one step
+    assert long.first_token == 5000.0  # in three, and none of the short one's
+
+
+def test_every_row_reads_the_prompts_itself(llm: FrozenLLM, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the first row left them to the others, its times would be longer for it."""
+    cached: list[int] = []
+    step = Engine.step
+
+    def watched(engine: Engine) -> list[Delta]:
+        deltas = step(engine)
+        cached.extend(delta.num_cached for delta in deltas)
+        return deltas
+
+    monkeypatch.setattr(Engine, "step", watched)
+    run(llm, prompts, "accept-all")
+
+    assert cached
+    assert sum(cached) == 0
+
+
+def test_answers_of_earlier_versions_are_read_without_what_those_did_not_note(
+    llm: FrozenLLM, prompts: Path, tmp_path: Path
+) -> None:
+    proxy = write(tmp_path / "proxy", llm, acceptance_bias=-2.0)
+    run(llm, prompts, f"mine={proxy}", output=tmp_path / "old")
+    new = {"first_token", "first_token_p50", "top_p", "decision", "target_return"}
+
+    def without_new(found: dict[str, object]) -> dict[str, object]:
+        return {name: value for name, value in found.items() if name not in new}
+
+    for path in (tmp_path / "old" / "answers").iterdir():
+        lines = path.read_text().splitlines()
+        path.write_text("".join(json.dumps(without_new(json.loads(line))) + "\n" for line in lines))
+    (tmp_path / "old" / "evaluation.json").write_text(
+        json.dumps(json.loads((tmp_path / "old" / "evaluation.json").read_text(), object_hook=without_new))
+    )
+
+    base, merged = run(llm, prompts, merges=(tmp_path / "old",)).report.rows
+
+    assert (base.first_token_p50, merged.first_token_p50, merged.top_p) == (None, None, None)
+    assert merged.gap_p50 is not None
 
 
 @pytest.mark.parametrize("system", ["best-of:4", "rerank:10"])

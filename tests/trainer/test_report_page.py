@@ -1,7 +1,9 @@
 """The page is whole, needs nobody, and shows only what there is."""
 
 import json
+import math
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,8 +22,10 @@ from trainer.evaluation.origin import Origin
 from trainer.evaluation.page.chart import SERIES
 from trainer.evaluation.page.outcomes import density, win_rates
 from trainer.evaluation.page.page import page_sections, write_page
+from trainer.evaluation.page.sweeps import sweep_charts
 from trainer.evaluation.page.training import smoothed
 from trainer.evaluation.rows import SystemRow
+from trainer.evaluation.statistics import Interval
 
 LOG_ROW = {
     "reward/raw_mean": 0.5,
@@ -132,8 +136,8 @@ def test_everything_that_was_measured_is_on_the_page(full: tuple[Evaluation, Pat
     ]  # fmt: skip
     pictures = {path.name for path in (folder / "pictures").iterdir()}
     assert pictures == {
-        "win_rates.png", "cost.png", "reward_histograms.png", "sweep_1.png", "over_optimisation.png", "frontier.png",
-        "monitors.png",
+        "win_rates.png", "cost.png", "reward_histograms.png", "sweep_1_p_t.png", "over_optimisation.png",
+        "frontier.png", "monitors.png",
     }  # fmt: skip
     assert all((folder / "pictures" / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     numbers = json.loads((folder / "report.json").read_text())
@@ -195,8 +199,97 @@ def test_sweeps_and_versions_are_told_from_rows_of_their_own(full: tuple[Evaluat
     groups = Groups.of(full[0].report.rows)
 
     assert [[row.system for row in each.rows] for each in groups.versions] == [["tame@1", "tame@2"]]
-    assert [[row.p_t for row in each.rows] for each in groups.sweeps] == [[0.0005, 0.1, 0.001]]
+    (sweep,) = groups.sweeps
+    assert [[row.p_t for row in line] for line in sweep.p_t] == [[0.0005, 0.001, 0.1]]
+    assert sweep.temperature == ()
     assert [row.system for row in groups.headline] == ["base", "tame@2", "best-of:2"]
+
+
+def swept(full: tuple[Evaluation, Path], *settings: tuple[float, float, float]) -> list[SystemRow]:
+    """A proxy's rows under some (p_t, temperature, top_p)."""
+    row = full[0].report.rows[1]
+    return [
+        replace(row, system=f"mine:{p_t}/{temperature}/{top_p}", p_t=p_t, temperature=temperature, top_p=top_p)
+        for p_t, temperature, top_p in settings
+    ]
+
+
+def test_a_line_of_a_sweep_joins_what_differs_in_one_setting_only(full: tuple[Evaluation, Path]) -> None:
+    rows = swept(full, (0.1, 1, 0.9), (0.01, 1, 0.9), (0, 1, 1), (0, 0.5, 0.9), (0, 1, 0.9), (0.001, 0.25, 0.9))
+
+    groups = Groups.of(rows)
+
+    (sweep,) = groups.sweeps
+    assert [[row.p_t for row in line] for line in sweep.p_t] == [[0, 0.01, 0.1]]
+    assert [[row.temperature for row in line] for line in sweep.temperature] == [[0.5, 1]]
+    assert [row.system for row in groups.headline] == ["mine:0.1/1/0.9", "mine:0/1/1", "mine:0.001/0.25/0.9"]
+
+
+def test_rows_that_decide_or_aim_otherwise_are_no_sweep(full: tuple[Evaluation, Path]) -> None:
+    greedy, sampled = swept(full, (0.1, 1, 0.9), (0.01, 1, 0.9))
+
+    assert Groups.of([greedy, replace(sampled, decision="sample")]).sweeps == ()
+    assert Groups.of([greedy, replace(sampled, target_return=2.0)]).sweeps == ()
+
+
+def test_a_sweep_has_a_chart_for_p_t_and_one_for_temperature(full: tuple[Evaluation, Path]) -> None:
+    """p_t 0 has a place of its own on the logarithmic axis; names that would stand over one another are left out."""
+    rows = swept(full, (0.1, 1, 0.9), (0.015, 1, 0.9), (0.01, 1, 0.9), (0, 1, 0.9), (0.01, 0.5, 0.9), (0.1, 0.5, 0.9))
+
+    charts = sweep_charts(Groups.of(rows).sweeps, ["reward"])
+
+    assert [chart.name for chart in charts] == ["sweep_1_p_t", "sweep_1_temperature"]
+    by_p_t, by_temperature = (chart.draw().axes[0] for chart in charts)
+    assert by_p_t.get_xticks().tolist() == pytest.approx([-2.5, -2, math.log10(0.015), -1])
+    assert [name.get_text() for name in by_p_t.get_xticklabels()] == ["off", "0.01", "", "0.1"]
+    assert by_p_t.lines[0].get_xdata() == pytest.approx([-2.5, -2, math.log10(0.015), -1])
+    legend = by_p_t.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["temperature 1", "temperature 0.5"]
+    assert by_temperature.get_xticks().tolist() == [0.5, 1]
+    assert [line.get_label() for line in by_temperature.lines[:2]] == ["p_t 0.1", "p_t 0.01"]
+
+
+def test_a_sweep_that_nobody_judged_has_no_chart(llm: FrozenLLM, prompts: Path, tmp_path: Path) -> None:
+    proxy = write(tmp_path / "proxy", llm, acceptance_bias=-2.0)
+
+    sections = page_sections(run(llm, prompts, f"mine={proxy}:p_t=.1/.001"), 20)
+
+    assert "sweeps" not in [section.id for section in sections]
+
+
+def test_runs_on_recorded_answers_are_in_no_chart_over_training(
+    llm: FrozenLLM, prompts: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Their logs describe those answers, the same whatever is learnt of them."""
+    run_folder = tmp_path / "offline"
+    shutil.copytree(trained.parents[1], run_folder)
+    shutil.rmtree(run_folder / "proxies" / "tame" / "1")
+
+    def sections(data: str | None) -> list[str]:
+        (run_folder / "settings.json").write_text(json.dumps({"output": str(run_folder), "data": data}))
+        return [each.id for each in page_sections(run(llm, prompts, f"{run_folder}/proxies/tame@2"), 20)]
+
+    assert "monitors" in sections(None)
+    assert "monitors" not in sections("answers")
+
+
+def test_percentages_stand_beside_the_panel_whatever_was_won(full: tuple[Evaluation, Path]) -> None:
+    """A text at the end of an interval overprinted the paper's line, and ran out of the picture from 90 % on."""
+    row = full[0].report.rows[1]
+    score = replace(row.scores["reward"], win_rate=Interval(0.96, 0.91, 0.99))
+
+    chart = win_rates([replace(row, scores={"reward": score})], ["reward"])
+
+    assert chart is not None
+    made = chart.draw()
+    made.draw_without_rendering()
+    (panel,) = made.axes
+    (text,) = panel.texts
+    bounds = text.get_window_extent()
+    assert text.get_text() == "96.0%"
+    assert panel.get_window_extent().x1 < bounds.x0
+    assert bounds.x1 <= made.bbox.x1
 
 
 def test_a_card_says_what_was_won_and_lost(full: tuple[Evaluation, Path]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from proxy_model.decoding.request import Finished, PositionDecisions
 from trainer.evaluation.origin import Origin
-from trainer.evaluation.system_name import Kind
+from trainer.evaluation.system_name import Decision, Kind
 from trainer.evaluation.systems import System
 
 
@@ -39,12 +39,21 @@ class Answer:
     gaps: tuple[float, ...] = ()
     """Milliseconds between its tokens, with the batch running beside it; empty where nothing can be streamed."""
 
+    first_token: float | None = None
+    """Milliseconds from the step that begins to read its prompt to its first token, likewise; None where nothing can
+    be streamed, or an earlier version did not note it."""
+
     tokens: tuple[ShownToken, ...] = ()
     """Of the first prompts only."""
 
     @classmethod
     def of(
-        cls, finished: Finished, seconds: float, gaps: Sequence[float], decisions: Sequence[PositionDecisions]
+        cls,
+        finished: Finished,
+        seconds: float,
+        first_token: float,
+        gaps: Sequence[float],
+        decisions: Sequence[PositionDecisions],
     ) -> Self:
         """What the engine gave."""
         usage = finished.usage
@@ -57,6 +66,7 @@ class Answer:
             passes=usage.passes,
             seconds=seconds,
             gaps=tuple(round(gap, 2) for gap in gaps),
+            first_token=round(first_token, 2),
             tokens=tuple(_shown(position) for position in decisions),
         )
 
@@ -88,6 +98,13 @@ class SystemFacts:
     temperature: float = 0.0
     """SKAM's for a proxy, the LLM's for its samples; 0 is greedy."""
 
+    top_p: float | None = None
+    """Likewise; None where an earlier version did not note it."""
+
+    decision: Decision = "greedy"
+    target_return: float | None = None
+    """What a conditioned proxy aims at."""
+
     origin: Origin | None = None
 
     @classmethod
@@ -100,6 +117,9 @@ class SystemFacts:
             policy=system.identity["policy"] if system.kind == "proxy" else None,
             p_t=None if skam is None else skam.p_t,
             temperature=system.temperature if skam is None else skam.temperature,
+            top_p=system.top_p if skam is None else skam.top_p,
+            decision=system.decision,
+            target_return=system.target_return,
             origin=system.origin,
         )
 

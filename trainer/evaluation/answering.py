@@ -52,6 +52,7 @@ class Answering:
             max_running=self.config.max_running,
             max_context=self.config.max_prompt_tokens + self.config.max_tokens,
             max_candidates=max_candidates(rows),
+            prefix_cache_tokens=0,  # every row reads the prompts itself, or the first one's times would be longer
         )
         engine = TimedEngine(self.llm, sizes)
         answered: list[AnsweredRow] = []

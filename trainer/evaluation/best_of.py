@@ -12,12 +12,13 @@ from trainer.evaluation.answer import Answer, Answers
 def best_of(samples: Sequence[Answers], scores: Sequence[Tensor]) -> list[Answer]:
     """For each prompt the sample with the highest of `scores`, n times (B,); the first one of equals.
 
-    It pays for all n: the passes and the seconds are those of all samples. Nothing can be streamed, so it has no gaps.
+    It pays for all n: the passes and the seconds are those of all samples. Nothing can be streamed: no gaps, no
+    first token.
     """
     chosen = torch.stack(list(scores)).argmax(dim=0).tolist()
     found = []
     for number, best in enumerate(chosen):
         drawn = [each.items[number] for each in samples]
         passes, seconds = sum(each.passes for each in drawn), sum(each.seconds for each in drawn)
-        found.append(replace(drawn[best], passes=passes, seconds=seconds, gaps=()))
+        found.append(replace(drawn[best], passes=passes, seconds=seconds, gaps=(), first_token=None))
     return found

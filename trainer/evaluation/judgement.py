@@ -45,6 +45,9 @@ class Judgement:
             policies=tuple(each.policy for each in facts if each.policy is not None),
             p_t=first.p_t,
             temperature=first.temperature,
+            top_p=first.top_p,
+            decision=first.decision,
+            target_return=first.target_return,
             answers=tuple(answers.key for answers in row.members),
             refusals=self._refusals(row),
             spread=_spread(members),
@@ -69,6 +72,7 @@ class Judgement:
         """The fields of a `SystemRow` that are numbers, of one member."""
         items, num_tokens = answers.items, answers.num_tokens
         gaps = torch.tensor([gap for each in items for gap in each.gaps])
+        first = torch.tensor([each.first_token for each in items if each.first_token is not None])
         return {
             "nll": self.scoring.nll(answers),
             "length": num_tokens / len(items),
@@ -83,6 +87,7 @@ class Judgement:
             "forced_share": sum(each.forced for each in items) / num_tokens if answers.has_proxy else None,
             "passes_per_token": sum(each.passes for each in items) / num_tokens,
             "tokens_per_second": num_tokens / answers.seconds,
+            "first_token_p50": float(first.quantile(0.5)) if len(first) else None,
             "gap_p50": float(gaps.quantile(0.5)) if len(gaps) else None,
             "gap_p95": float(gaps.quantile(0.95)) if len(gaps) else None,
         }

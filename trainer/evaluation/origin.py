@@ -8,7 +8,9 @@ from typing import Any
 
 from proxy_model.errors import InvalidParameter
 from proxy_model.versions.checkpoint import Checkpoint
+from trainer.config_file import read_settings
 from trainer.run_log import METRICS_FILE, read_rows
+from trainer.saved_settings import SETTINGS_FILE
 
 TRAINING_FILE = "training.json"
 """An `Origin` beside the weights of an LLM that was fine-tuned for comparison."""
@@ -82,6 +84,12 @@ def find_run(folder: Path, output: Any) -> Path | None:
     """The run's folder: above the checkpoint (`<run>/proxies/<name>/<version>`), or where its settings say."""
     places = [*folder.absolute().parents[:3], *([Path(output)] if isinstance(output, str) else [])]
     return next((place for place in places if (place / METRICS_FILE).is_file()), None)
+
+
+def is_offline(run: Path) -> bool:
+    """Whether the run in this folder learnt from recorded answers."""
+    settings = run / SETTINGS_FILE
+    return settings.is_file() and read_settings(settings).get("data") is not None
 
 
 def training_minutes(rows: list[dict[str, float]]) -> float:

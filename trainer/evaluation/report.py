@@ -166,6 +166,7 @@ _PLAIN_LINES: list[Line] = [
     _plain("forced share", "forced_share", ".3f"),
     _plain("LLM passes a token", "passes_per_token", ".2f"),
     _plain("tokens a second", "tokens_per_second", ".0f"),
+    _plain("ms to the first token, p50", "first_token_p50", ".0f"),
     _plain("ms a token, p50", "gap_p50", ".1f"),
     _plain("ms a token, p95", "gap_p95", ".1f"),
     _trained("trained parameters", ",.0f", lambda origin: origin.num_parameters),

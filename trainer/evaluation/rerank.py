@@ -80,8 +80,9 @@ class Reranker:
     @torch.no_grad()
     def answer(self, prompts: Sequence[tuple[int, ...]], max_tokens: int) -> list[Answer]:
         """One answer a prompt."""
-        started, gaps = time.perf_counter(), []
+        started = time.perf_counter()
         writing, hidden = self._read(prompts, max_tokens)
+        reading, gaps = 1000 * (time.perf_counter() - started), []
         for _ in range(max_tokens):
             before = time.perf_counter()
             hidden = self._write(writing, hidden)
@@ -89,7 +90,7 @@ class Reranker:
             if all(writing.is_done):
                 break
         seconds = (time.perf_counter() - started) / len(prompts)
-        return [self._finished(answer, seconds, gaps) for answer in writing.answers]
+        return [self._finished(answer, seconds, reading, gaps) for answer in writing.answers]
 
     def _read(self, prompts: Sequence[tuple[int, ...]], max_tokens: int) -> tuple[_Writing, Tensor]:
         """Prompts into the cache; the states (B, D) after their last tokens."""
@@ -139,7 +140,8 @@ class Reranker:
         means = (writing.sums + states * adds[:, None, None]) / num_tokens[:, None, None]
         return self._judge.score(means, num_tokens)
 
-    def _finished(self, token_ids: list[int], seconds: float, gaps: Sequence[float]) -> Answer:
+    def _finished(self, token_ids: list[int], seconds: float, reading: float, gaps: Sequence[float]) -> Answer:
+        """`reading` is of all prompts, in milliseconds."""
         is_ended = token_ids[-1] in self._llm.end_token_ids
         return Answer(
             text=self._llm.tokenizer.decode(token_ids[:-1] if is_ended else token_ids),
@@ -150,6 +152,7 @@ class Reranker:
             passes=self.passes_per_token * len(token_ids),
             seconds=seconds,
             gaps=tuple(gaps[1 : len(token_ids)]),
+            first_token=round(reading + gaps[0], 2),
         )
 
 

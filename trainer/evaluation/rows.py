@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from trainer.evaluation.origin import Origin
 from trainer.evaluation.statistics import Interval
-from trainer.evaluation.system_name import Kind
+from trainer.evaluation.system_name import Decision, Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +99,9 @@ class SystemRow:
     gap_p95: float | None
     """Milliseconds between two tokens of an answer with the whole batch beside it; None where nothing streams."""
 
+    first_token_p50: float | None = None
+    """Milliseconds from the step that begins to read an answer's prompt to its first token, likewise."""
+
     origins: tuple[Origin, ...] = ()
     """Of the proxies, one a training seed."""
 
@@ -107,6 +110,9 @@ class SystemRow:
 
     p_t: float | None = None
     temperature: float = 0.0
+    top_p: float | None = None
+    decision: Decision = "greedy"
+    target_return: float | None = None
     answers: tuple[str, ...] = ()
     """Keys of the answers on disk, one a training seed."""
 

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from trainer.evaluation.statistics import Interval
 
 INK, MUTED, LINE, SURFACE = "#1c1b19", "#615d55", "#dcd8cf", "#fefefe"
 SERIES = ("#0f7a74", "#c85f1f", "#3d6fb0", "#8b4a8b", "#8a7410", "#b03a4a", "#4d7c2f", "#5b5fc7")
@@ -93,6 +95,14 @@ def color_of(number: int) -> str:
 def marker_of(number: int) -> str:
     """Its marker, so that colour alone never tells series apart."""
     return MARKERS[number % len(MARKERS)]
+
+
+def draw_line(panel: Axes, points: Sequence[tuple[float, Interval]], number: int, label: str) -> None:
+    """A line of estimates in the band of their intervals."""
+    places, gains = [place for place, _ in points], [gain for _, gain in points]
+    low, high = [each.low for each in gains], [each.high for each in gains]
+    panel.fill_between(places, low, high, color=color_of(number), alpha=0.13, linewidth=0)
+    panel.plot(places, [each.estimate for each in gains], color=color_of(number), marker=marker_of(number), label=label)
 
 
 @contextmanager

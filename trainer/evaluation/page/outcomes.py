@@ -27,7 +27,8 @@ def win_rates(rows: Sequence[SystemRow], labels: Sequence[str]) -> Chart | None:
         return None
 
     def draw() -> Figure:
-        made, panels = figure(4.3 * len(labels) + 1.2, 0.42 * len(shown) + 1.3, 1, len(labels))
+        names = 0.09 * max(len(row.system) for row in shown)
+        made, panels = figure(4.3 * len(labels) + names, 0.42 * len(shown) + 1.3, 1, len(labels))
         for number, (panel, label) in enumerate(zip(panels, labels, strict=True)):
             _forest(panel, shown, label)
             panel.set_yticks(range(len(shown)), [row.system for row in shown] if number == 0 else [])
@@ -131,9 +132,8 @@ def _forest(panel: Axes, rows: Sequence[SystemRow], label: str) -> None:
             )
         panel.annotate(
             f"{rate.estimate:.1%}",
-            (rate.high, place),
-            xytext=(6, 0),
-            textcoords="offset points",
+            (1.02, place),
+            xycoords=panel.get_yaxis_transform(),
             va="center",
             fontsize=9.5,
             color=INK,
@@ -144,7 +144,7 @@ def _forest(panel: Axes, rows: Sequence[SystemRow], label: str) -> None:
     panel.set_xlabel("prompts won")
     panel.set_ylim(len(rows) - 0.4, -0.6)
     bounds = [each for row in rows for each in (row.scores[label].win_rate.low, row.scores[label].win_rate.high)]
-    panel.set_xlim(max(0.0, min(0.4, *bounds) - 0.03), min(1.12, max(0.68, *bounds) + 0.12))
+    panel.set_xlim(max(-0.02, min(0.4, *bounds) - 0.03), min(1.02, max(0.68, *bounds) + 0.03))
     panel.xaxis.set_major_formatter(_percent)
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0, labelcolor=INK)

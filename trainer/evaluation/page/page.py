@@ -18,9 +18,11 @@ from torch import Tensor
 from proxy_model import disk
 from trainer.evaluation.evaluation import Evaluation
 from trainer.evaluation.groups import Groups
+from trainer.evaluation.origin import is_offline
 from trainer.evaluation.page import outcomes, training
 from trainer.evaluation.page.chart import Chart
 from trainer.evaluation.page.dialogues import Dialogue, dialogues
+from trainer.evaluation.page.sweeps import sweep_charts
 from trainer.evaluation.page.tables import PAPER_TABLE_1, Grid, data_efficiency, grids, parameters
 from trainer.evaluation.report import CAPTION, share_text
 from trainer.evaluation.rows import SystemRow
@@ -86,11 +88,7 @@ def page_sections(evaluation: Evaluation, num_dialogues: int) -> list[Section]:
             title="How the scores spread",
             charts=_some(outcomes.histograms(groups.headline, _scores(evaluation, labels))),
         ),
-        Section(
-            id="sweeps",
-            title="p_t and temperature",
-            charts=tuple(training.sweep(each, labels, number) for number, each in enumerate(groups.sweeps, start=1)),
-        ),
+        Section(id="sweeps", title="p_t and temperature", charts=sweep_charts(groups.sweeps, labels)),
         Section(
             id="versions",
             title="Over training",
@@ -163,12 +161,15 @@ def _scores(evaluation: Evaluation, labels: Sequence[str]) -> dict[str, dict[str
 
 
 def _logs(rows: Sequence[SystemRow]) -> dict[str, training.Log]:
-    """The metrics of every run that a row's proxies come from, by the row's label and the seed."""
+    """The metrics of every run that a row's proxies come from, by the row's label and the seed.
+
+    Those of offline runs describe the recorded answers that they learn from, the same whatever is learnt: left out.
+    """
     found: dict[str, training.Log] = {}
     names: dict[str, str] = {}
     for row in rows:
         for origin in row.origins:
-            if origin.run_folder is None or origin.run_folder in names:
+            if origin.run_folder is None or origin.run_folder in names or is_offline(Path(origin.run_folder)):
                 continue
             log = read_rows(Path(origin.run_folder) / METRICS_FILE)
             if log:

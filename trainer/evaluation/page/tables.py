@@ -12,6 +12,7 @@ from trainer.evaluation.scoring import TRAINING_REWARD
 _COST = (
     "LLM passes a token",
     "tokens a second",
+    "ms to the first token, p50",
     "ms a token, p50",
     "ms a token, p95",
     "trained parameters",

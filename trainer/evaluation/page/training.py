@@ -1,14 +1,12 @@
-"""Charts over training and settings: sweeps, versions of a run, the frontier and the monitors."""
+"""Charts over training: versions of a run, the frontier and the monitors."""
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trainer.evaluation.groups import Series, origin_of_version
-from trainer.evaluation.page.chart import BASE, MUTED, Chart, color_of, figure, marker_of
+from trainer.evaluation.page.chart import BASE, MUTED, Chart, color_of, draw_line, figure, marker_of
 from trainer.evaluation.rows import SystemRow
-from trainer.evaluation.statistics import Interval
 
 Log = Sequence[Mapping[str, float]]
 """A run's metrics, a mapping an iteration."""
@@ -27,36 +25,6 @@ _WINDOW = 5
 _FRONTIER_WINDOW = 12
 
 
-def sweep(series: Series, labels: Sequence[str], number: int) -> Chart:
-    """Figures 3a and 3b: one proxy under several p_t and temperatures."""
-    by_temperature = len({row.temperature for row in series.rows}) > 1
-    by_p_t = len({row.p_t for row in series.rows}) > 1
-
-    def draw() -> Figure:
-        made, panels = figure(4.3 * len(labels), 3.6, 1, len(labels))
-        for panel, label in zip(panels, labels, strict=True):
-            if by_p_t:
-                _sweep_lines(panel, series.rows, label, "p_t", "temperature")
-                panel.set_xscale("log")
-                panel.set_xlabel("p_t (log scale)")
-            else:
-                _sweep_lines(panel, series.rows, label, "temperature", "p_t")
-                panel.set_xlabel("temperature")
-            panel.axhline(0, color=BASE, linewidth=1)
-            panel.set_title(label)
-        panels[0].set_ylabel("gain, deviations of the base's scores")
-        if by_temperature and by_p_t:
-            panels[-1].legend(title="temperature", loc="center left", bbox_to_anchor=(1.01, 0.5))
-        return made
-
-    return Chart(
-        name=f"sweep_{number}",
-        title=f"Settings of {series.name}",
-        caption="Gain over the LLM alone when the same weights are served under other settings; bands: 95 % intervals.",
-        draw=draw,
-    )
-
-
 def versions(series: Sequence[Series], labels: Sequence[str]) -> Chart:
     """Table 2 as a picture, and over-optimisation: the training reward beside those that did not train."""
 
@@ -65,7 +33,7 @@ def versions(series: Sequence[Series], labels: Sequence[str]) -> Chart:
         for panel, run in zip(panels, series, strict=True):
             for number, label in enumerate(labels):
                 points = [(_prompts(row), row.scores[label].gain) for row in run.rows]
-                _line(panel, points, number, label)
+                draw_line(panel, points, number, label)
             panel.axhline(0, color=BASE, linewidth=1)
             panel.set_title(run.name)
             panel.set_xlabel("prompts seen")
@@ -139,23 +107,6 @@ def smoothed(log: Log, key: str, window: int = _WINDOW) -> list[float]:
     values = [row[key] for row in log]
     windows = [values[max(0, end - window) : end] for end in range(1, len(values) + 1)]
     return [sum(each) / len(each) for each in windows]
-
-
-def _sweep_lines(panel: Axes, rows: Sequence[SystemRow], label: str, across: str, line: str) -> None:
-    for number, value in enumerate(sorted({getattr(row, line) for row in rows})):
-        chosen = sorted(
-            (row for row in rows if getattr(row, line) == value), key=lambda row: float(getattr(row, across))
-        )
-        points = [(float(getattr(row, across)), row.scores[label].gain) for row in chosen]
-        _line(panel, points, number, f"{value:g}")
-
-
-def _line(panel: Axes, points: Sequence[tuple[float, Interval]], number: int, label: str) -> None:
-    """A line of estimates in the band of their intervals."""
-    places, gains = [place for place, _ in points], [gain for _, gain in points]
-    low, high = [each.low for each in gains], [each.high for each in gains]
-    panel.fill_between(places, low, high, color=color_of(number), alpha=0.13, linewidth=0)
-    panel.plot(places, [each.estimate for each in gains], color=color_of(number), marker=marker_of(number), label=label)
 
 
 def _prompts(row: SystemRow) -> float:
