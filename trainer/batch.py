@@ -108,9 +108,17 @@ def penalties(batch: PpoBatch, kind: Penalty, initial_acceptance: float) -> Tens
 
 def kl_to_prior(accept_logits: Tensor, acceptance: float) -> Tensor:
     """(N,) KL(Bernoulli(sigmoid(logit)) || Bernoulli(acceptance)) in nats."""
+    return _bernoulli_kl(accept_logits, math.log(acceptance), math.log(1 - acceptance))
+
+
+def kl_of_acceptance(old_logits: Tensor, new_logits: Tensor) -> Tensor:
+    """(N,) KL(Bernoulli(sigmoid(old)) || Bernoulli(sigmoid(new))) in nats, whatever was decided."""
+    return _bernoulli_kl(old_logits, logsigmoid(new_logits), logsigmoid(-new_logits))
+
+
+def _bernoulli_kl(accept_logits: Tensor, log_accept: Tensor | float, log_reject: Tensor | float) -> Tensor:
     prob = accept_logits.sigmoid()
-    accept_term = prob * (logsigmoid(accept_logits) - math.log(acceptance))
-    return accept_term + (1 - prob) * (logsigmoid(-accept_logits) - math.log(1 - acceptance))
+    return prob * (logsigmoid(accept_logits) - log_accept) + (1 - prob) * (logsigmoid(-accept_logits) - log_reject)
 
 
 def _flatten_one(trajectory: Trajectory, embedding: Tensor) -> dict[str, Tensor]:

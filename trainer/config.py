@@ -11,6 +11,8 @@ from typing import Literal, get_args
 
 from proxy_model.decision.config import FeatureMode, PolicyConfig, SkamConfig
 from proxy_model.versions.aliases import STABLE, Aliases
+from proxy_model.versions.proxy_name import ALLOWED as ALLOWED_NAMES
+from proxy_model.versions.proxy_name import is_proxy_name
 from trainer.algorithm_config import (
     AlgorithmName,
     Baseline,
@@ -203,7 +205,7 @@ class TrainConfig:
     """Of every algorithm that learns from `data`."""
 
     def __post_init__(self) -> None:
-        require(bool(self.proxy), "proxy", self.proxy, "a name")
+        require(is_proxy_name(self.proxy), "proxy", self.proxy, ALLOWED_NAMES)
         Aliases().assigned([self.alias], 1)
         names = get_args(AlgorithmName)
         require(self.algorithm in names, "algorithm", self.algorithm, f"one of {names}")

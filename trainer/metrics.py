@@ -38,7 +38,8 @@ METRICS: Mapping[str, str] = {
     "update/policy_loss": "clipped surrogate",
     "update/value_loss": "0.5 * clipped squared error of the critic",
     "update/ptx_loss": "ppo: -mean log-likelihood per unit of the answers that it imitates; 0 without any",
-    "update/approx_kl": "KL(old, new) per unit, mean of ratio - 1 - log ratio in the policy's last epoch",
+    "update/approx_kl": "KL(old, new) per unit in the policy's last epoch: mean of ratio - 1 - log ratio; mle, rwr, "
+    "awr: of the sum over its free decisions of KL(old acceptance, new acceptance)",
     "update/clip_fraction": "units whose ratio is further than policy_clip from 1 / units",
     "update/value_clip_fraction": "positions whose value moved by more than value_clip / positions",
     "update/explained_variance": "1 - var(return - value) / var(return), before the update",

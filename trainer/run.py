@@ -12,6 +12,7 @@ from torch import Tensor
 from proxy_model import disk
 from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.llm.frozen_llm import FrozenLLM
+from proxy_model.versions.registry import ProxyRegistry
 from trainer.advantages import RunningMoments
 from trainer.algorithms import dt
 from trainer.algorithms.optimisation import make_optimizer
@@ -70,10 +71,14 @@ class Run:
         interruption: Interruption = _UNDISTURBED,
         spared: Spared = no_versions,
     ) -> "Run":
-        """A new run, its state saved at once, or the one that was saved in `config.output`."""
+        """A new run, its state saved at once, or the one that was saved in `config.output`.
+
+        Raises `OSError` where its versions could not be published.
+        """
         data = parts.data
         prompts = fitting_prompts(config, parts) if data is None else []
         policy = new_policy(replace(config, start=None) if is_resumed else config, parts.llm)
+        ProxyRegistry(config.registry_folder).make_ready(config.proxy)
         optimizer = make_optimizer(policy, config.algorithm_settings.learning_rate)
         settings = config_to_mapping(config)
         disk.make_folder(config.output)

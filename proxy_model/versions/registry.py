@@ -22,7 +22,8 @@ from proxy_model.versions.aliases import CANARY, STABLE, Aliases
 from proxy_model.versions.aliases import FILE as ALIASES
 from proxy_model.versions.checkpoint import Checkpoint, Fingerprint, read_checkpoint, write_checkpoint
 from proxy_model.versions.hold import Hold, hold, seize
-from proxy_model.versions.proxy_name import RESERVED_NAMES, is_proxy_name
+from proxy_model.versions.proxy_name import ALLOWED as ALLOWED_NAMES
+from proxy_model.versions.proxy_name import is_proxy_name
 from proxy_model.versions.verdicts import FILE as VERDICTS
 from proxy_model.versions.verdicts import PENDING, Verdict, Verdicts
 
@@ -84,6 +85,15 @@ class ProxyRegistry:
         """Say that a version is loaded, which keeps it from being pruned; None where that cannot be said."""
         return hold(self.folder(ref))
 
+    def make_ready(self, name: str) -> None:
+        """Make the folder of `name`, and learn now whether `publish` may write there.
+
+        Raises `InvalidParameter`, `OSError`.
+        """
+        self._made(name)
+        with self._writing(name):
+            pass
+
     def publish(
         self, name: str, checkpoint: Checkpoint, *, aliases: Sequence[str] = (STABLE,), awaits_gates: bool = False
     ) -> ProxyRef:
@@ -91,11 +101,8 @@ class ProxyRegistry:
 
         Raises `InvalidParameter`, `BadCheckpoint` for a checkpoint that could not be read back, and `OSError`.
         """
-        if not is_proxy_name(name):
-            raise InvalidParameter("name", name, f"of a-z, 0-9, '.', '_' and '-', not {sorted(RESERVED_NAMES)}")
         Aliases().assigned(aliases, 1)
-        folder = self.root / name
-        disk.make_folder(folder)
+        folder = self._made(name)
         with self._writing(name):
             version = self._next_version(name)
             staging = disk.staging_path(folder)
@@ -214,6 +221,14 @@ class ProxyRegistry:
                 raise
             logger.warning("%s holds unfinished versions that cannot be deleted: %s", folder, error.strerror)
             return []
+
+    def _made(self, name: str) -> Path:
+        """The folder of `name`, which need not have been there. Raises `InvalidParameter`, `OSError`."""
+        if not is_proxy_name(name):
+            raise InvalidParameter("name", name, ALLOWED_NAMES)
+        folder = self.root / name
+        disk.make_folder(folder)
+        return folder
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:

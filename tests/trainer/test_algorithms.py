@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Bernoulli, kl_divergence
 
 from proxy_model.decision.policy import ProxyPolicy
 from tests.trainer.test_ppo import new_policy, random_batch
@@ -139,3 +140,22 @@ def test_answers_that_are_filtered_out_teach_nothing() -> None:
     ALGORITHMS["mle"](policy, make_optimizer(policy, 1e-2), batch, targets, config, 5)
 
     assert all(torch.equal(old, new) for old, new in zip(before, policy.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["mle", "rwr", "awr"])
+def test_the_kl_of_an_update_is_one_whoever_has_answered(name: AlgorithmName) -> None:
+    """Of decisions that the old policy would hardly have taken a mean of ratio - 1 - log ratio is in the thousands."""
+    policy = new_policy(8)
+    batch = random_batch(policy)
+    old = torch.where(batch.is_accept, -9.0, 9.0) * batch.is_free
+    units = Units.of(batch, "position")
+    with torch.no_grad():
+        new, _ = units.evaluate(policy, torch.ones(units.num_units, dtype=torch.bool))
+    kls = kl_divergence(Bernoulli(logits=old[units.decisions]), Bernoulli(logits=new))
+    config = LikelihoodConfig(minibatches=1, epochs=1)
+
+    statistics = ALGORITHMS[name](
+        policy, make_optimizer(policy, 1e-3), replace(batch, old_logits=old), targets_for(batch, policy), config, 5
+    )
+
+    assert statistics.approx_kl == pytest.approx(float(kls.sum()) / units.num_units, rel=1e-4)

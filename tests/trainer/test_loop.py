@@ -187,6 +187,23 @@ def test_an_output_folder_with_something_in_it_is_refused(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("name", ["", "My_Proxy", "base", "a/b"])
+def test_a_name_that_nothing_can_be_published_under_is_refused_before_the_run(name: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        small_config(Path("run"), iterations=1, proxy=name)
+
+    assert caught.value.name == "proxy"
+
+
+def test_a_registry_that_cannot_be_written_to_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(OSError, match="file"):
+        run(small_config(tmp_path / "run", iterations=1, registry=tmp_path / "file" / "proxies"))
+
+    assert not (tmp_path / "run").exists()
+
+
 def test_resuming_what_was_never_started_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match="to resume"):
         run(small_config(tmp_path / "nothing", iterations=1), is_resumed=True)

@@ -20,7 +20,7 @@ from trainer.algorithms.optimisation import descend, minibatches
 from trainer.algorithms.ppo import bernoulli_entropy, clipped_value_loss
 from trainer.algorithms.units import Units
 from trainer.algorithms.update_log import UpdateLog, UpdateStatistics
-from trainer.batch import PpoBatch
+from trainer.batch import PpoBatch, kl_of_acceptance
 from trainer.targets import Targets
 
 
@@ -106,15 +106,17 @@ def _fit(
     log.final.update(effective_samples=float(effective_share(samples)))
     generator = torch.Generator().manual_seed(seed)
     for _ in range(config.epochs):
+        kls: list[float] = []
         for positions in minibatches(batch.num_positions, config.minibatches, generator, batch.hidden.device):
             is_unit = units.at(positions)
             if bool(is_unit.any()):
-                _policy_step(policy, optimizer, units, is_unit, weights, config, log)
+                kls.append(_policy_step(policy, optimizer, units, is_unit, weights, config, log))
             if returns is not None:
                 values = policy.values(batch.hidden[positions])
                 loss = clipped_value_loss(values, values, returns[positions], 0.0)
                 norm = descend(optimizer, policy.critic, config.value_weight * loss, config.max_grad_norm)
                 log.add(value_loss=loss, critic_grad_norm=norm)
+        log.final.update(approx_kl=sum(kls) / max(len(kls), 1))
     log.final.update(policy_epochs=config.epochs)
     return log.statistics()
 
@@ -127,14 +129,11 @@ def _policy_step(
     weights: Tensor,
     config: LikelihoodConfig,
     log: UpdateLog,
-) -> None:
+) -> float:
+    """Train the actor on some units; returns their KL(old, new) before the step, which it has on any answers."""
     logits, logprobs = units.evaluate(policy, is_unit)
     loss = -(weights[units.position[is_unit]] * logprobs).mean()
     norm = descend(optimizer, policy.actor, loss, config.max_grad_norm)
-    log_ratio = (logprobs - units.old_logprobs[is_unit]).detach()
-    log.add(
-        policy_loss=loss,
-        actor_grad_norm=norm,
-        entropy=bernoulli_entropy(logits).mean(),
-        approx_kl=(log_ratio.exp() - 1 - log_ratio).mean(),
-    )
+    log.add(policy_loss=loss, actor_grad_norm=norm, entropy=bernoulli_entropy(logits).mean())
+    old_logits = units.batch.old_logits[units.decisions[is_unit[units.unit]]]
+    return float(kl_of_acceptance(old_logits, logits.detach()).sum() / logprobs.numel())

@@ -15,7 +15,8 @@ class UpdateStatistics:
     """Of `ppo`: minus the mean log-likelihood per unit of the answers that it imitates; 0 where there are none."""
 
     approx_kl: float = 0.0
-    """KL(old, new) per unit in the last epoch of the policy: mean of ratio - 1 - log ratio."""
+    """KL(old, new) per unit in the last epoch of the policy: mean of ratio - 1 - log ratio, which is one where the
+    old policy has answered. Of `mle`, `rwr` and `awr`, which learn from anybody's answers: mean of the exact KL."""
 
     clip_fraction: float = 0.0
     """Share of units whose ratio is further than `policy_clip` from 1."""

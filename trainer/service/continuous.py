@@ -27,7 +27,6 @@ from typing import Any
 from proxy_model import disk
 from proxy_model.errors import InvalidParameter
 from proxy_model.paths import proxies_root, training_root
-from proxy_model.versions.proxy_name import is_proxy_name
 from trainer.config import TrainConfig
 from trainer.config_file import config_from_mapping
 from trainer.lock import sole_trainer
@@ -75,9 +74,7 @@ def read_job(path: Path) -> Job:
     """Read and check a job file. Raises `InvalidParameter`, `OSError`."""
     settings = read_settings(path)
     schedule = schedule_of(settings, "continuous", Schedule)
-    config = config_from_mapping({**settings, "output": "", "registry": ""})
-    if not is_proxy_name(config.proxy):
-        raise InvalidParameter("proxy", config.proxy, "a name of a-z, 0-9, '.', '_' and '-'")
+    config_from_mapping({**settings, "output": "", "registry": ""})
     return Job(schedule=schedule, settings=settings)
 
 
