@@ -178,7 +178,7 @@ def _examiner(config: TrainConfig, llm: FrozenLLM) -> Examiner | None:
         return None
     prompts = load_prompts(held_out.prompts)
     judge = None if held_out.judge is None else load_reward(held_out.judge, llm)
-    return Examiner.of(held_out, config.rollout, prompts, judge, llm, config.seed)
+    return Examiner.of(held_out, config.rollout, prompts, judge, llm, config.seed, is_gated=config.gates is not None)
 
 
 def _demonstrations(config: TrainConfig, llm: FrozenLLM) -> Demonstrations | None:

@@ -1,6 +1,7 @@
 """What the gates said of the versions of one proxy: `proxies/<name>/gates.json`.
 
-    {"4": {"state": "failed", "against": "stable 3", "failures": ["length: ..."], "is_overridden": false}}
+    {"4": {"state": "failed", "against": "stable 3", "failures": ["length: ..."], "is_overridden": false,
+           "prompts": "64 of 300 prompts"}}
 
 A version that is to be gated is `pending` from before it can be seen until its gates have been asked. No alias may
 name a version that is pending or has failed, unless somebody overrode that. A version without an entry has no gates.
@@ -36,6 +37,9 @@ class Verdict:
 
     is_overridden: bool = False
     """Somebody wants it to be served nevertheless."""
+
+    prompts: str = ""
+    """On how many of the held-out prompts its gates were asked, in words; empty while that is not known."""
 
     @property
     def obstacle(self) -> str | None:
@@ -99,7 +103,7 @@ class Verdicts:
 def _verdict(found: Any) -> Verdict:
     """Raises `TypeError`, `ValueError` or `KeyError` for what is none."""
     verdict = Verdict(**{**found, "failures": tuple(found["failures"])})
-    texts = (verdict.against, *verdict.failures)
+    texts = (verdict.against, verdict.prompts, *verdict.failures)
     if verdict.state not in get_args(State) or not all(isinstance(text, str) for text in texts):
         raise ValueError("not a verdict")
     if type(verdict.is_overridden) is not bool:

@@ -70,6 +70,8 @@ class GateState(BaseModel):
     """Which gates it did not pass, and by how much."""
 
     is_overridden: bool
+    prompts: str
+    """How many it was asked on, as `64 of 300 prompts`; empty where that is not known."""
 
 
 class ProxyState(BaseModel):

@@ -158,5 +158,5 @@ def test_a_version_that_failed_its_gates_is_shown_and_promoted_by_force_only(
     assert failure in refused[0].json()["error"]["message"]
     assert forced["aliases"] == {"stable": 2}
     assert forced["gates"] == {
-        "2": {"state": "failed", "against": "stable 1", "failures": [failure], "is_overridden": True}
+        "2": {"state": "failed", "against": "stable 1", "failures": [failure], "is_overridden": True, "prompts": ""}
     }

@@ -53,7 +53,7 @@ def test_a_resumed_run_does_not_lose_its_rows(disk: Path) -> None:
 
 
 def test_an_examination_is_noted_whole_or_not_at_all(disk: Path) -> None:
-    seen = Examination(against="base", readings=())
+    seen = Examination(against="base", prompts="12 of 20 prompts", readings=())
     note_examination(disk, ProxyRef(name="tiny", version=1), seen)
     fill(disk)
 

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from trainer.algorithm_config import require
 
+MIN_GATED_PROMPTS = 10
+"""On fewer prompts that fit no gates are asked: an interval over one or two answers says nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOutConfig:

@@ -19,7 +19,7 @@ from proxy_model.disk import replace_file
 from proxy_model.errors import BadCheckpoint, DataError, UnknownProxy
 from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.versions.registry import ProxyRegistry
-from proxy_model.versions.verdicts import Verdict
+from proxy_model.versions.verdicts import State, Verdict
 from trainer.batch import flatten, penalties
 from trainer.config import RolloutConfig
 from trainer.evaluation.answer import Answers
@@ -30,7 +30,7 @@ from trainer.evaluation.judgement import readable_texts
 from trainer.evaluation.scoring import Scorer, Scoring
 from trainer.evaluation.systems import BASE, Row, System
 from trainer.evaluation.text_metrics import Dictionary, english_words
-from trainer.held_out.config import GatesConfig, HeldOutConfig
+from trainer.held_out.config import MIN_GATED_PROMPTS, GatesConfig, HeldOutConfig
 from trainer.held_out.gates import Reading, Summary, readings
 from trainer.prompts import Prompt
 from trainer.rewards.model import RewardModel
@@ -67,13 +67,17 @@ class Examination:
     """What the gates saw of a version."""
 
     against: str
+    prompts: str
+    """On how many of those in the file, in words."""
+
     readings: tuple[Reading, ...]
 
     @property
     def verdict(self) -> Verdict:
         """Passed if every gate was."""
         failures = tuple(str(each) for each in self.readings if not each.is_passed)
-        return Verdict(state="failed" if failures else "passed", against=self.against, failures=failures)
+        state: State = "failed" if failures else "passed"
+        return Verdict(state=state, against=self.against, failures=failures, prompts=self.prompts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,9 @@ class Examiner:
     max_tokens: int
     max_running: int
     seed: int
+    sample: str
+    """How many of the given prompts are asked, in words."""
+
     before_step: Callable[[], None] = lambda: None
     """Asked before each decode step; what it raises ends the look or the examination."""
 
@@ -98,12 +105,18 @@ class Examiner:
         judge: RewardModel | None,
         llm: FrozenLLM,
         seed: int,
+        *,
+        is_gated: bool = False,
     ) -> "Examiner":
-        """With the first prompts of a shuffle that fit. Raises `DataError` if none does."""
+        """With the first prompts of a shuffle that fit. Raises `DataError` if none does, or too few for gates."""
         limit = min(rollout.max_prompt_tokens, llm.max_context - config.max_tokens)
         fitting = encode_prompts(prompts, llm.tokenizer, limit)
         if not fitting:
             raise DataError(config.prompts, 0, f"no prompt has at most {limit} tokens")
+        num_given, num_fitting = len(prompts), len(fitting)
+        if is_gated and num_fitting < MIN_GATED_PROMPTS:
+            told = f"{num_fitting} of {num_given} prompts have at most {limit} tokens"
+            raise DataError(config.prompts, 0, f"{told}; gates need at least {MIN_GATED_PROMPTS}")
         generator = torch.Generator().manual_seed(derived_seed(seed, "held out"))
         order = torch.randperm(len(fitting), generator=generator).tolist()[: config.num_prompts or None]
         return cls(
@@ -113,6 +126,7 @@ class Examiner:
             max_tokens=config.max_tokens,
             max_running=rollout.max_running,
             seed=seed,
+            sample=f"{len(order)} of {num_given} prompts" + _left_out(num_given - num_fitting, limit),
         )
 
     def look(self, policy: ProxyPolicy, skam: SkamConfig, reward: RewardModel | None) -> HeldOutScores:
@@ -137,7 +151,9 @@ class Examiner:
             self._summary(answers, self.judge, rate, divergence)
             for answers, rate, divergence in zip(answered, garble, (None, kl), strict=True)
         )
-        return Examination(against=other.name, readings=tuple(readings(candidate, reference, limits)))
+        return Examination(
+            against=other.name, prompts=self.sample, readings=tuple(readings(candidate, reference, limits))
+        )
 
     def _summary(self, answers: Answers, judge: RewardModel, garble_rate: float, kl: float | None) -> Summary:
         return Summary(
@@ -228,6 +244,10 @@ def stable_system(registry: ProxyRegistry, name: str, llm: FrozenLLM) -> System:
         logger.warning("the stable version cannot be compared with: %s", error)
         return BASE
     return System(name=f"stable {ref.version}", kind="proxy", policy=checkpoint.policy, skam=checkpoint.skam)
+
+
+def _left_out(num_prompts: int, limit: int) -> str:
+    return f" ({num_prompts} have more than {limit} tokens)" if num_prompts else ""
 
 
 def _candidate(policy: ProxyPolicy, skam: SkamConfig) -> System:

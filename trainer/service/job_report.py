@@ -81,7 +81,7 @@ class JobReport(Observer):
     def on_verdict(self, ref: ProxyRef, verdict: Verdict) -> None:
         """Note what the gates said."""
         if verdict.obstacle is None:
-            self.note(f"{self._llm}:{ref} has passed its gates against {verdict.against}")
+            self.note(f"{self._llm}:{ref} has passed its gates against {_asked(verdict)}")
         else:
             self.note(gate_message(f"{self._llm}:{ref}", verdict), level="warn")
 
@@ -147,7 +147,12 @@ class JobReport(Observer):
 
 def gate_message(model: str, verdict: Verdict) -> str:
     """Which gates a version did not pass, and by how much."""
-    return f"{model} has not passed its gates against {verdict.against}: {verdict.obstacle}"
+    return f"{model} has not passed its gates against {_asked(verdict)}: {verdict.obstacle}"
+
+
+def _asked(verdict: Verdict) -> str:
+    """Against what, and on which prompts where that is known."""
+    return f"{verdict.against} on {verdict.prompts}" if verdict.prompts else verdict.against
 
 
 def final_error(error: Exception, needed: Sequence[str]) -> JobError | None:

@@ -173,7 +173,7 @@ class Worker:
         logger.info("a version is published", extra={"proxy": ref.name, "version": ref.version})
 
     def _judged(self, ref: ProxyRef, verdict: Verdict) -> None:
-        told = {"proxy": ref.name, "version": ref.version, "against": verdict.against}
+        told = {"proxy": ref.name, "version": ref.version, "against": verdict.against, "prompts": verdict.prompts}
         if verdict.obstacle is None:
             logger.info("a version has passed its gates", extra=told)
             return

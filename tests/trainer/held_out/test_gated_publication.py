@@ -25,7 +25,8 @@ def test_a_version_that_passes_gets_its_alias(tmp_path: Path) -> None:
 
     registry = ProxyRegistry(config.registry_folder)
     assert registry.aliases("tiny").versions == {"canary": 1}
-    assert registry.verdicts("tiny").by_version[1].against == "base"
+    verdict = registry.verdicts("tiny").by_version[1]
+    assert (verdict.against, verdict.prompts) == ("base", "12 of 20 prompts")
     assert [each.state for each in result.verdicts.values()] == ["passed"]
     line = json.loads((config.output / "gates.jsonl").read_text())
     assert [each["gate"] for each in line["readings"]] == ["garble_rise", "kl", "rejections_per_token"]

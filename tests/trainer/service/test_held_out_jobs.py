@@ -15,7 +15,7 @@ from store.fine_tuning.gates import Gates
 from store.fine_tuning.journal import Journal
 from store.fine_tuning.specification import Specification
 from store.page import Page
-from tests.trainer.service.job_bench import ANSWER_ROWS, ROWS, Bench, given, pair_rows, specification
+from tests.trainer.service.job_bench import ANSWER_ROWS, ROWS, Bench, given, pair_rows, prompt_rows, specification
 from tests.trainer.tiny_reward import write_tiny_reward
 from trainer.evaluation.timed_engine import TimedEngine
 from trainer.loop import train
@@ -43,7 +43,7 @@ def test_gates_decide_whether_a_job_succeeds(
     if status == "failed":
         assert done.error is not None
         assert done.error.code == "gate_failed"
-        assert "tiny:wordy@1 has not passed its gates against" in done.error.message
+        assert "tiny:wordy@1 has not passed its gates against base on 4 of 12 prompts: " in done.error.message
         assert "reward_gain is" in done.error.message
         assert "limit 900: off by" in done.error.message
         assert done.fine_tuned_model is None
@@ -81,6 +81,27 @@ def test_a_validation_file_in_which_nothing_fits_is_told_from_the_training_file(
     assert error is not None
     assert (error.code, error.param) == ("invalid_validation_file", "validation_file")
     assert error.message == "The validation file: no prompt has at most 120 tokens."
+
+
+def test_gates_are_not_asked_on_a_handful_of_prompts(bench: Bench, llm_folder: Path) -> None:
+    """Nine that fit are too few; ten are not, and the event says how many did not fit."""
+    write_tiny_reward(rewards_root(bench.home) / "calm", load_llm(str(llm_folder)))
+    gates = Gates(judge="calm", max_tokens=8, max_rejections_per_token=50.0)
+    ordered = replace(given("dpo", llm_folder, n_epochs=1), gates=gates)
+    few = bench.order(pair_rows(), ordered, held_out=prompt_rows(14, long=5))
+    enough = bench.order(pair_rows(), ordered, held_out=prompt_rows(14, long=4))
+    worker = bench.worker(train)
+
+    worker._attempt()
+    worker._attempt()
+
+    error = bench.now(few).error
+    assert error is not None
+    assert (error.code, error.param) == ("invalid_validation_file", "validation_file")
+    assert error.message == ("The validation file: 9 of 14 prompts have at most 120 tokens; gates need at least 10.")
+    assert bench.now(enough).status == "succeeded"
+    asked = "has passed its gates against base on 10 of 14 prompts (4 have more than 120 tokens)"
+    assert [each for each in bench.messages(enough) if "gates" in each] == [f"tiny:wordy@1 {asked}"]
 
 
 def test_the_grader_scores_the_answers_to_a_validation_file(bench: Bench, llm_folder: Path) -> None:
