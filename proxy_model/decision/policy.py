@@ -16,6 +16,9 @@ from proxy_model.decision.features import DecisionFeatures, normalised
 
 _OUTPUT_GAIN = 0.01
 
+_ROWS = 512
+"""Of the vocabulary at once: the allocator keeps much of what many rows need in between, by thread and for good."""
+
 
 class Actor(nn.Module):
     """Logit of pi(accept | state, candidate)."""
@@ -100,9 +103,12 @@ class ProxyPolicy(nn.Module):
         return values
 
     @torch.no_grad()
-    def candidate_table(self, embedding: Float[Tensor, "V D"], *, rows: int = 8192) -> Float[Tensor, "V H"]:
+    def candidate_table(self, embedding: Float[Tensor, "V D"]) -> Float[Tensor, "V H"]:
         """The first layer's candidate part for every token of the vocabulary (`prefix` mode)."""
-        return torch.cat([self.actor.candidate_part(part) for part in embedding.split(rows)])
+        table = embedding.new_empty(len(embedding), self.config.hidden_size, dtype=torch.float32)
+        for rows, part in zip(table.split(_ROWS), embedding.split(_ROWS), strict=True):
+            rows.copy_(self.actor.candidate_part(part))
+        return table
 
     def _initialise(self, generator: torch.Generator | None) -> None:
         """Version 0 behaves as the plain LLM: outputs near zero, bias logit(q0) above zero."""

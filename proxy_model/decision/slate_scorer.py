@@ -54,7 +54,7 @@ class SlateScorer:
         actor = policy.actor
         self.hidden_size = policy.config.hidden_size
         weight, table = _first_layer(policy, embedding)
-        self._table = table + actor.scalars.bias.detach()  # (V, H), or (1, H)
+        self._table = table.add_(actor.scalars.bias.detach())  # (V, H), or (1, H)
         self._state_weight = weight.double().contiguous()  # (S, H)
         self._target_weight = None if actor.target is None else actor.target.weight.detach().double().T  # (2, H)
         self.last_weights = torch.cat([actor.scalars.weight.detach().T, actor.output.weight.detach()])  # (4 + 1, H)

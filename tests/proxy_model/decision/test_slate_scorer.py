@@ -1,9 +1,12 @@
 """The actor as it serves: right, and the same for a row whatever else is in the batch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from proxy_model.decision.config import FeatureMode, PolicyConfig
 from proxy_model.decision.features import DecisionFeatures, normalised, slate_scalars, target_scalars
@@ -201,6 +204,38 @@ class Read:
         part, target = self.slate[rows], None if self.target is None else self.target[rows]
         vectors = [vector[rows] for vector in self.vectors]
         return scorer.candidate_logits(vectors, part.logprobs, part.is_candidate, self.ranks[rows], target)
+
+
+class _Allocated(TorchDispatchMode):
+    """The storages that operations write, by address, in bytes; all are kept, so that no address comes twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: list[torch.Tensor] = []
+
+    @property
+    def sizes(self) -> list[int]:
+        storages = [tensor.untyped_storage() for tensor in self._kept]
+        return list({each.data_ptr(): each.nbytes() for each in storages}.values())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self._kept += [each for each in tree_leaves(found) if isinstance(each, torch.Tensor)]
+        return found
+
+
+def test_a_version_takes_the_memory_of_its_table_and_little_more() -> None:
+    """While it is made, too: what is taken for a moment, the allocator keeps."""
+    vocabulary, size = 40_000, 64
+    embedding = torch.zeros(vocabulary, size, dtype=torch.bfloat16)
+    policy = ProxyPolicy(PolicyConfig(llm_hidden_size=size, hidden_size=32))
+
+    with _Allocated() as allocated:
+        SlateScorer(policy, embedding)
+
+    *others, table, given = sorted(allocated.sizes)
+    assert (given, table) == (embedding.nbytes, 4 * vocabulary * 32)
+    assert max(others) <= 4 * 512 * size
 
 
 @pytest.fixture(params=["candidate", "both", "both, told"])
