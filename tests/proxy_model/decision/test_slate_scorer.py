@@ -210,7 +210,7 @@ class _Allocated(TorchDispatchMode):
     """The storages that operations write, by address, in bytes; all are kept, so that no address comes twice."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._kept: list[torch.Tensor] = []
 
     @property
