@@ -14,6 +14,7 @@ from proxy_model.errors import InvalidParameter
 from proxy_model.llm.frozen_llm import FrozenLLM, load_llm
 from proxy_model.versions.verdicts import Verdict
 from trainer.config import TrainConfig
+from trainer.held_out.config import MIN_GATED_PROMPTS
 from trainer.held_out.examiner import Examiner
 from trainer.interruption import Interrupted, Interruption
 from trainer.lock import sole_trainer
@@ -178,7 +179,8 @@ def _examiner(config: TrainConfig, llm: FrozenLLM) -> Examiner | None:
         return None
     prompts = load_prompts(held_out.prompts)
     judge = None if held_out.judge is None else load_reward(held_out.judge, llm)
-    return Examiner.of(held_out, config.rollout, prompts, judge, llm, config.seed, is_gated=config.gates is not None)
+    needed = 1 if config.gates is None else MIN_GATED_PROMPTS * (2 if config.early_stopping is not None else 1)
+    return Examiner.of(held_out, config.rollout, prompts, judge, llm, config.seed, min_prompts=needed)
 
 
 def _demonstrations(config: TrainConfig, llm: FrozenLLM) -> Demonstrations | None:

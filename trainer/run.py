@@ -88,6 +88,9 @@ class Run:
         examiner = parts.examiner
         if examiner is not None:
             examiner = replace(examiner, before_step=interruption.leave_if_due)
+        gatekeeper = examiner
+        if examiner is not None and config.gates is not None and config.early_stopping is not None:
+            examiner, gatekeeper = examiner.halves()
         run = Run(
             config=config,
             llm=parts.llm,
@@ -111,7 +114,7 @@ class Run:
                 config=config,
                 fingerprint=parts.llm.fingerprint,
                 is_resumed=is_resumed,
-                examiner=examiner,
+                examiner=gatekeeper,
                 spared=spared,
             ),
             examiner=examiner,

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ from trainer.evaluation.judgement import readable_texts
 from trainer.evaluation.scoring import Scorer, Scoring
 from trainer.evaluation.systems import BASE, Row, System
 from trainer.evaluation.text_metrics import Dictionary, english_words
-from trainer.held_out.config import MIN_GATED_PROMPTS, GatesConfig, HeldOutConfig
+from trainer.held_out.config import GatesConfig, HeldOutConfig
 from trainer.held_out.gates import Reading, Summary, readings
 from trainer.prompts import Prompt
 from trainer.rewards.model import RewardModel
@@ -106,17 +106,17 @@ class Examiner:
         llm: FrozenLLM,
         seed: int,
         *,
-        is_gated: bool = False,
+        min_prompts: int = 1,
     ) -> "Examiner":
-        """With the first prompts of a shuffle that fit. Raises `DataError` if none does, or too few for gates."""
+        """With the first prompts of a shuffle that fit. Raises `DataError` if fewer than `min_prompts` do."""
         limit = min(rollout.max_prompt_tokens, llm.max_context - config.max_tokens)
         fitting = encode_prompts(prompts, llm.tokenizer, limit)
         if not fitting:
             raise DataError(config.prompts, 0, f"no prompt has at most {limit} tokens")
         num_given, num_fitting = len(prompts), len(fitting)
-        if is_gated and num_fitting < MIN_GATED_PROMPTS:
+        if num_fitting < min_prompts:
             told = f"{num_fitting} of {num_given} prompts have at most {limit} tokens"
-            raise DataError(config.prompts, 0, f"{told}; gates need at least {MIN_GATED_PROMPTS}")
+            raise DataError(config.prompts, 0, f"{told}; gates need at least {min_prompts}")
         generator = torch.Generator().manual_seed(derived_seed(seed, "held out"))
         order = torch.randperm(len(fitting), generator=generator).tolist()[: config.num_prompts or None]
         return cls(
@@ -128,6 +128,14 @@ class Examiner:
             seed=seed,
             sample=f"{len(order)} of {num_given} prompts" + _left_out(num_given - num_fitting, limit),
         )
+
+    def halves(self) -> tuple["Examiner", "Examiner"]:
+        """One that looks at a run while it goes on, and one for the gates of what the looks have chosen.
+
+        The best of several looks is flattered by the prompts that it was chosen on.
+        """
+        looks, gates = self.prompts[::2], self.prompts[1::2] or self.prompts
+        return replace(self, prompts=looks), replace(self, prompts=gates, sample=f"half of {self.sample}")
 
     def look(self, policy: ProxyPolicy, skam: SkamConfig, reward: RewardModel | None) -> HeldOutScores:
         """What judge and reward think of the policy's answers."""

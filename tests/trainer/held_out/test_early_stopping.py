@@ -1,6 +1,7 @@
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from proxy_model.versions.registry import ProxyRegistry
 from tests.trainer.held_out.runs import ShortnessReward, held_out_config, parts_with_judge
 from tests.trainer.runs import run, small_config
 from trainer.config import TrainConfig
-from trainer.held_out.config import EarlyStoppingConfig
+from trainer.held_out.config import EarlyStoppingConfig, GatesConfig
+from trainer.held_out.examiner import Examiner
 from trainer.loop import Supervision, TrainResult, train
 
 
@@ -95,3 +97,24 @@ def test_a_run_that_is_killed_on_its_way_stops_where_the_unbroken_one_does(
     first, second = (each.verify(ProxyRef("tiny", 1)).policy.state_dict() for each in registries)
     assert all(torch.equal(weights, second[name]) for name, weights in first.items())
     assert len(rows_of(whole)) == len(rows_of(broken))
+
+
+def test_gates_are_asked_on_prompts_that_no_look_has_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, set[tuple[int, ...]]] = {"look": set(), "examine": set()}
+
+    def note(name: str, method: Callable[..., Any]) -> None:
+        def noted(self: Examiner, *arguments: Any) -> Any:
+            asked[name] |= {prompt.token_ids for prompt in self.prompts}
+            return method(self, *arguments)
+
+        monkeypatch.setattr(Examiner, name, noted)
+
+    note("look", Examiner.look)
+    note("examine", Examiner.examine)
+    config = stopping_config(tmp_path / "run", every=4, gates=GatesConfig(max_rejections_per_token=20.0))
+
+    result = train(config, parts=parts_with_judge(config))
+
+    assert len(asked["look"]) == len(asked["examine"]) == 6
+    assert not asked["look"] & asked["examine"]
+    assert [each.prompts for each in result.verdicts.values()] == ["half of 12 of 20 prompts"]
