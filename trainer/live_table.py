@@ -1,4 +1,4 @@
-"""A run on the terminal: the newest iterations as a table that stays in place."""
+"""A run on the terminal: the newest iterations as a table that stays in place; in a pipe or a log a line for each."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -34,31 +34,52 @@ LEARNT = {"learnt/s": ("speed/learnt_tokens_per_second", ".0f")}
 
 
 class LiveTable:
-    """Shows the last `num_rows` iterations and the warnings of the newest one."""
+    """Shows the last `num_rows` iterations and the warnings of the newest one; without a terminal a line for each."""
 
     def __init__(self, console: Console | None = None, num_rows: int = 15) -> None:
         self._rows: deque[Mapping[str, float]] = deque(maxlen=num_rows)
         self._live = Live(console=console, auto_refresh=False)
+        self._console = self._live.console
 
     def show(self, row: Mapping[str, float], warnings: list[str]) -> None:
         """Add an iteration."""
         self._rows.append(row)
         notes = [Text(f"warning: {warning}", style="yellow") for warning in warnings]
-        self._live.update(Group(self._table(), *notes), refresh=True)
+        if self._console.is_terminal:
+            self._live.update(Group(self._table(), *notes), refresh=True)
+            return
+        told = (f"{title} {format(row[name], form)}" for title, (name, form) in self._columns().items())
+        for line in (Text("  ".join(told)), *notes):
+            self._console.print(line, soft_wrap=True)
+
+    def _columns(self) -> dict[str, tuple[str, str]]:
+        newest = self._rows[-1]
+        terms = [name for name in newest if name.startswith(TERM)]
+        return {
+            **COLUMNS,
+            **(DECODED if newest["speed/tokens_per_second"] else LEARNT),
+            **{name.removeprefix(TERM): (name, ".3f") for name in terms if len(terms) > 1},
+        }
 
     def _table(self) -> Table:
-        columns = dict(COLUMNS)
-        if self._rows:
-            columns |= DECODED if self._rows[-1]["speed/tokens_per_second"] else LEARNT
-            terms = [name for name in self._rows[-1] if name.startswith(TERM)]
-            columns |= {name.removeprefix(TERM): (name, ".3f") for name in terms if len(terms) > 1}
-        table = Table(*columns, box=None)
-        for row in self._rows:
-            table.add_row(*(format(row[name], form) for name, form in columns.values()))
+        """As many columns, from the left, as are wide enough for what is in them."""
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        room = self._console.width
+        cells: list[list[str]] = []
+        for title, (name, form) in self._columns().items():
+            column = [format(row[name], form) for row in self._rows]
+            room -= max(map(len, [title, *column])) + bool(cells)
+            if room < 0:
+                break
+            table.add_column(title, no_wrap=True)
+            cells.append(column)
+        for row in zip(*cells, strict=True):
+            table.add_row(*row)
         return table
 
     def __enter__(self) -> Self:
-        self._live.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(

@@ -20,7 +20,7 @@ from trainer.interruption import Interrupted, Interruption
 from trainer.lock import sole_trainer
 from trainer.monitor import warnings
 from trainer.offline.data import OfflineData, imitated_answers
-from trainer.parts import Parts
+from trainer.parts import Parts, prompt_limit
 from trainer.prompts import load_prompts
 from trainer.pruning import Spared, no_versions
 from trainer.ptx import Demonstrations
@@ -166,6 +166,7 @@ def load_parts(config: TrainConfig) -> Parts:
         return Parts(llm=llm, data=OfflineData.read(config, llm), examiner=_examiner(config, llm))
     prompts = [prompt for path in config.prompts for prompt in load_prompts(path)]
     llm = load_llm(config.model)
+    prompt_limit(config, llm)
     reward, examiner = _reward(config, llm), _examiner(config, llm)
     if examiner is not None:
         reward.check(prompt.source for prompt in examiner.prompts)

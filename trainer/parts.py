@@ -22,7 +22,7 @@ from trainer.offline.data import OfflineData
 from trainer.prompts import Prompt
 from trainer.ptx import Demonstrations
 from trainer.rewards.weighted import WeightedReward
-from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts
+from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts, room_for_prompt
 from trainer.served.answerer import Servers
 from trainer.served.fleet import Fleet
 from trainer.served.lending import Lending
@@ -58,13 +58,19 @@ def planned_iterations(config: TrainConfig, num_prompts: int) -> int:
 def fitting_prompts(config: TrainConfig, parts: Parts) -> list[EncodedPrompt]:
     """The prompts that leave room for an answer, with their kinds. Raises `DataError` if there are none.
 
-    Raises `InvalidParameter` for prompts that no reward is for, and for rewards that are for none of them.
+    Raises `InvalidParameter` for answers that leave no room, for prompts that no reward is for, and for rewards that
+    are for none of them.
     """
-    limit = min(config.rollout.max_prompt_tokens, parts.llm.max_context - config.rollout.max_tokens)
+    limit = prompt_limit(config, parts.llm)
     prompts = encode_prompts(parts.prompts, parts.llm.tokenizer, limit)
     if not prompts:
         raise DataError([*config.prompts, config.output][0], 0, f"no prompt has at most {limit} tokens")
     return prompts if parts.reward_model is None else with_kinds(prompts, parts.reward_model)
+
+
+def prompt_limit(config: TrainConfig, llm: FrozenLLM) -> int:
+    """Tokens that a prompt of the run may have. Raises `InvalidParameter` where answers leave no room for one."""
+    return room_for_prompt(llm, config.rollout.max_prompt_tokens, config.rollout.max_tokens, "rollout.max_tokens")
 
 
 def new_policy(config: TrainConfig, llm: FrozenLLM) -> ProxyPolicy:

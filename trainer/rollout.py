@@ -15,6 +15,8 @@ from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.decision.trajectory import Trajectory
 from proxy_model.decoding.engine import Engine
 from proxy_model.decoding.request import GenerationRequest, SamplingParams
+from proxy_model.errors import InvalidParameter
+from proxy_model.llm.frozen_llm import FrozenLLM
 from proxy_model.llm.tokenizer import ChatTokenizer
 from trainer.config import RolloutConfig
 from trainer.json_lines import Messages
@@ -68,6 +70,14 @@ class Rollout:
         """What a reward model scores."""
         pairs = zip(self.prompts, self.texts, strict=True)
         return [Conversation(prompt.messages, text, prompt.item, prompt.source) for prompt, text in pairs]
+
+
+def room_for_prompt(llm: FrozenLLM, max_prompt_tokens: int, max_tokens: int, name: str) -> int:
+    """Tokens that a prompt may have beside its answer. Raises `InvalidParameter` by `name` if `max_tokens` are all."""
+    if max_tokens >= llm.max_context:
+        allowed = f"less than the {llm.max_context} tokens that {llm.name} has for prompt and answer"
+        raise InvalidParameter(name, max_tokens, allowed)
+    return min(max_prompt_tokens, llm.max_context - max_tokens)
 
 
 def encode_prompts(prompts: Sequence[Prompt], tokenizer: ChatTokenizer, max_prompt_tokens: int) -> list[EncodedPrompt]:

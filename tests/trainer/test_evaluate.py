@@ -125,6 +125,13 @@ def test_prompts_that_are_too_long_or_of_another_source_are_left_out(llm: Frozen
     assert (report.num_prompts, report.num_too_long) == (5, 1)
 
 
+def test_answers_that_leave_no_room_for_a_prompt_are_refused_before_rewards_are_loaded(
+    llm: FrozenLLM, prompts: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidParameter, match=f"max_tokens must be less than the {llm.max_context} tokens"):
+        run(llm, prompts, "random", max_tokens=llm.max_context, reward=tmp_path / "none")
+
+
 def test_refusals_are_shares_of_the_answers_to_each_source(
     llm: FrozenLLM, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from proxy_model.decision.policy import ProxyPolicy
 from proxy_model.errors import DataError, InvalidParameter
 from proxy_model.versions.registry import ProxyRegistry
 from tests.trainer.runs import run, small_config
+from tests.trainer.tiny_llm import tiny_llm
 from tests.trainer.trajectories import trajectory_by_hand
 from trainer.__main__ import main
 from trainer.algorithm_config import PpoConfig
@@ -23,7 +24,7 @@ from trainer.batch import flatten
 from trainer.config import RewardConfig, RolloutConfig
 from trainer.config_file import read_config
 from trainer.kinds import KindMoments
-from trainer.live_table import LiveTable
+from trainer.live_table import COLUMNS, DECODED, LiveTable
 from trainer.loop import train
 from trainer.metrics import METRICS
 from trainer.parts import planned_iterations
@@ -227,6 +228,15 @@ def test_prompts_that_are_all_too_long_are_refused(tmp_path: Path) -> None:
         run(small_config(tmp_path / "run", iterations=1, rollout=rollout))
 
 
+def test_answers_that_leave_no_room_for_a_prompt_are_refused_by_their_setting(tmp_path: Path) -> None:
+    max_context = tiny_llm().max_context
+
+    with pytest.raises(InvalidParameter, match=f"less than the {max_context} tokens") as caught:
+        run(small_config(tmp_path / "run", iterations=1, rollout=RolloutConfig(max_tokens=max_context)))
+
+    assert caught.value.name == "rollout.max_tokens"
+
+
 def test_each_epoch_answers_every_prompt_once_in_its_own_order() -> None:
     seen = [index for iteration in range(10) for index in prompt_indices([0] * 15, 6, iteration, seed=3)]
 
@@ -264,6 +274,35 @@ def test_the_table_shows_iterations_and_alarms(tmp_path: Path) -> None:
     assert "warning: drift: too far" in shown
     assert "tok/s" in shown
     assert "learnt/s" not in shown
+
+
+@pytest.mark.parametrize(("width", "whole"), [(40, 6), (80, 12), (160, 15)])
+def test_a_narrow_terminal_loses_columns_and_no_digits(width: int, whole: int) -> None:
+    """Of the fifteen columns as many as fit, from the left."""
+    console = Console(file=StringIO(), width=width, force_terminal=True, color_system=None)
+    row = dict.fromkeys(METRICS, 0.0) | {"reward/raw_mean": -12.345, "speed/tokens_per_second": 120.0}
+
+    with LiveTable(console) as table:
+        table.show(row, [])
+
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "-12.345" in shown
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    assert len([name for name in [*COLUMNS, *DECODED] if f"{name} " in shown or f"{name}\n" in shown]) == whole
+
+
+def test_without_a_terminal_an_iteration_is_one_line() -> None:
+    console = Console(file=StringIO(), width=40)
+    row = dict.fromkeys(METRICS, 0.0) | {"reward/raw_mean": -12.345}
+
+    with LiveTable(console) as table:
+        table.show(row | {"progress/iteration": 1.0}, [])
+        table.show(row | {"progress/iteration": 2.0}, ["drift: too far"])
+
+    first, second, warning = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert first.startswith("iter 1  prompts 0  reward -12.345  ")
+    assert second.startswith("iter 2  ")
+    assert warning == "warning: drift: too far"
 
 
 def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -268,6 +268,29 @@ def test_the_report_names_accuracies_and_baselines(tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(card)
 
 
+def test_the_report_says_how_many_held_out_pairs_were_learnt_from(tmp_path: Path) -> None:
+    console = Console(record=True, width=120)
+    config = head_config(tmp_path)
+    learnt = config.train[0].read_text().splitlines()[:3]
+    turned = {**json.loads(learnt[0]), "chosen": json.loads(learnt[0])["rejected"]}
+    turned["rejected"] = json.loads(learnt[0])["chosen"]
+    with config.test[0].open("a") as file:
+        file.write("\n".join([json.dumps(turned), *learnt[1:]]) + "\n")
+
+    report = train_reward(config, llm=tiny_llm(), console=console)
+
+    assert report.num_learnt_test_pairs == 3
+    assert "warning: 3 of the held-out pairs were learnt from" in console.export_text()
+
+
+def test_only_the_model_s_scores_are_taken_for_log_odds(tmp_path: Path) -> None:
+    report = train_reward(head_config(tmp_path), llm=tiny_llm(), console=QUIET)
+
+    errors = {row.name: row.calibration_error for row in report.accuracies}
+    assert errors.pop("frozen_head") is not None
+    assert set(errors.values()) == {None}
+
+
 def expected_longer(path: Path) -> float:
     pairs = [(len(p.chosen.split()), len(p.rejected.split())) for p in load_preferences([path])]
     return sum((chosen > rejected) + (chosen == rejected) / 2 for chosen, rejected in pairs) / len(pairs)

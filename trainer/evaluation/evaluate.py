@@ -37,7 +37,7 @@ from trainer.json_lines import read_json_lines
 from trainer.lock import sole_trainer
 from trainer.prompts import Prompt, keep_sources, load_prompts
 from trainer.rewards.progress import reading_progress
-from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts
+from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts, room_for_prompt
 
 SHIPPED_DATA = Path(__file__).parents[2] / "data"
 """Real prompts and answers, see its README; their words count as words, beside those of an English dictionary."""
@@ -59,10 +59,10 @@ def _evaluate(config: EvaluationConfig, llm: FrozenLLM | None, console: Console)
     known = [*english_words(), *_texts(config.dictionary or tuple(sorted(SHIPPED_DATA.glob("*.jsonl.gz"))))]
     _require_ours(config)
     llm = llm or load_llm(config.model)
+    encoded, num_too_long = _choose(prompts, config, llm)
     rows = load_rows(config.systems, config.registry or proxies_root(), llm)
     scorers = load_scorers(config.reward, config.judges, llm, config.encoder)
     _check_reward(rows, scorers)
-    encoded, num_too_long = _choose(prompts, config, llm)
     store = AnswerStore(config.output, _settings(config, encoded, llm), config.merges)
     with reading_progress(console) as progress:
         scoring = Scoring(llm=llm, prompts=encoded, scorers=scorers, store=store, progress=progress)
@@ -144,7 +144,8 @@ def _texts(paths: Sequence[Path]) -> list[str]:
 
 def _choose(prompts: Sequence[Prompt], config: EvaluationConfig, llm: FrozenLLM) -> tuple[list[EncodedPrompt], int]:
     """The prompts that fit, in an order drawn by the seed, and how many did not."""
-    fitting = encode_prompts(prompts, llm.tokenizer, config.max_prompt_tokens)
+    limit = room_for_prompt(llm, config.max_prompt_tokens, config.max_tokens, "max_tokens")
+    fitting = encode_prompts(prompts, llm.tokenizer, limit)
     if not fitting:
         raise InvalidParameter("prompts", str(config.prompts), "a file with prompts that fit source and length")
     generator = torch.Generator().manual_seed(derived_seed(config.seed, "evaluation"))

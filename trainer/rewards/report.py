@@ -19,18 +19,19 @@ class Accuracy:
     name: str
     num_pairs: int
     interval: Interval
-    calibration_error: float = 0.0
-    """Of sigma(margin) as a chance, by `bradley_terry.calibration_error`; the units of the score decide it, too."""
+    calibration_error: float | None = None
+    """Of sigma(margin) as a chance, by `bradley_terry.calibration_error`; the units of the score decide it, too.
+    None: the scores are no log-odds, as those of a baseline."""
 
     @classmethod
-    def of(cls, name: str, margins: Tensor) -> "Accuracy":
-        """From (N,) score(chosen) - score(rejected)."""
+    def of(cls, name: str, margins: Tensor, *, is_calibrated: bool = False) -> "Accuracy":
+        """From (N,) score(chosen) - score(rejected); `is_calibrated` has the error of these as log-odds told, too."""
         right = float((margins > 0).sum()) + float((margins == 0).sum()) / 2
         return cls(
             name=name,
             num_pairs=margins.numel(),
             interval=wilson_interval(right, margins.numel()),
-            calibration_error=calibration_error(margins),
+            calibration_error=calibration_error(margins) if is_calibrated else None,
         )
 
 
@@ -49,6 +50,8 @@ class RewardReport:
 
     seconds: float
     accuracies: tuple[Accuracy, ...] = field(default=())
+    num_learnt_test_pairs: int = 0
+    """Of the held-out pairs those that are training pairs, too, in whichever order."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON values only."""
@@ -59,15 +62,16 @@ class RewardReport:
         found = f"cross-validated {self.cross_validated:.1%}, l2 {self.l2:g}"
         title = f"{self.kind}: {self.num_train_pairs} training pairs, {found}"
         caption = f"correlation of score and log(length) {self.length_correlation:+.2f}; {self.seconds:.0f} s"
+        if self.num_learnt_test_pairs:
+            caption += f"\nwarning: {self.num_learnt_test_pairs} of the held-out pairs were learnt from"
         table = Table(title=title, caption=caption)
         table.add_column("held-out accuracy of")
         for name in ("pairs", "accuracy", "95 % interval", "calibration error"):
             table.add_column(name, justify="right")
         for row in self.accuracies:
             bounds = f"{row.interval.low:.1%} to {row.interval.high:.1%}"
-            table.add_row(
-                row.name, str(row.num_pairs), f"{row.interval.estimate:.1%}", bounds, f"{row.calibration_error:.3f}"
-            )
+            error = "" if row.calibration_error is None else f"{row.calibration_error:.3f}"
+            table.add_row(row.name, str(row.num_pairs), f"{row.interval.estimate:.1%}", bounds, error)
         return table
 
 

@@ -22,7 +22,7 @@ from trainer.rewards.folder import write_reward
 from trainer.rewards.frozen_head import FrozenHead
 from trainer.rewards.lora import LoraReward
 from trainer.rewards.model import Conversation, RewardModel
-from trainer.rewards.pairs import conversations_of
+from trainer.rewards.pairs import conversations_of, num_shared
 from trainer.rewards.progress import reading_progress, tracked
 from trainer.rewards.report import Accuracy, RewardReport, correlation
 from trainer.rewards.sentence_judge import SentenceJudge
@@ -109,7 +109,12 @@ def _report(
         l2=trained.l2,
         length_correlation=correlation(scores, lengths.log()),
         seconds=time.perf_counter() - started,
-        accuracies=tuple(Accuracy.of(name, row[0::2] - row[1::2]) for name, row in rows.items()) if test else (),
+        accuracies=tuple(
+            Accuracy.of(name, row[0::2] - row[1::2], is_calibrated=name == config.kind)
+            for name, row in rows.items()
+            if test
+        ),
+        num_learnt_test_pairs=num_shared(test, train),
     )
 
 
