@@ -35,7 +35,7 @@ from trainer.held_out.gates import Reading, Summary, readings
 from trainer.prompts import Prompt
 from trainer.rewards.model import RewardModel
 from trainer.rewards.progress import reading_progress
-from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts, roll_out_policy
+from trainer.rollout import EncodedPrompt, derived_seed, encode_prompts, roll_out_policy, room_for_prompt
 
 GATES_FILE = "gates.jsonl"
 _LABEL = "judge"
@@ -108,8 +108,11 @@ class Examiner:
         *,
         min_prompts: int = 1,
     ) -> "Examiner":
-        """With the first prompts of a shuffle that fit. Raises `DataError` if fewer than `min_prompts` do."""
-        limit = min(rollout.max_prompt_tokens, llm.max_context - config.max_tokens)
+        """With the first prompts of a shuffle that fit. Raises `DataError` if fewer than `min_prompts` do.
+
+        Raises `InvalidParameter` where the answers leave no room for a prompt.
+        """
+        limit = room_for_prompt(llm, rollout.max_prompt_tokens, config.max_tokens, "held_out.max_tokens")
         fitting = encode_prompts(prompts, llm.tokenizer, limit)
         if not fitting:
             raise DataError(config.prompts, 0, f"no prompt has at most {limit} tokens")
