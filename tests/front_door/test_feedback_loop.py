@@ -55,7 +55,7 @@ learning_rate = 0.01
 target_kl = 0.1
 [feedback]
 reward = "{folder}/reward"
-min_new = 20
+min_new = 10
 interval_seconds = 0
 l2 = [0.001]
 length_control = 0.0
