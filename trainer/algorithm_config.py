@@ -75,7 +75,7 @@ class PtxConfig:
     data: Path
     """Folder of `proxy-rlhf replay` or `rollouts`; of the answers to one prompt the best is imitated."""
 
-    weight: float = 0.5
+    weight: float = 0.1
     """Of the loss, minus the mean log-likelihood per unit, beside the clipped surrogate."""
 
     def __post_init__(self) -> None:
