@@ -36,16 +36,17 @@ def test_a_look_in_the_middle_of_a_publication_sees_whatever_its_aliases_name(tm
 
 
 def test_a_refusal_keeps_nothing_alive_but_its_words(server: RunningServer) -> None:
+    def errors() -> list[object]:
+        gc.collect()
+        return [found for found in gc.get_objects() if issubclass(type(found), BadCheckpoint)]
+
+    before = errors()  # of other tests' parameters
     publish(server.proxies, server.llm)
     eventually(lambda: serves(server, 1))
     version = publish_broken(server, "tampered").version
 
     eventually(lambda: server.service.serving().reloader.refusals("helpful").keys() == {version})
 
-    def kept_errors() -> list[object]:
-        gc.collect()
-        return [found for found in gc.get_objects() if issubclass(type(found), BadCheckpoint)]
-
     # An exception would keep what its traceback has seen, the bytes of the weights among it.
-    eventually(lambda: kept_errors() == [], "an end of the exception")
+    eventually(lambda: len(errors()) == len(before), "an end of the exception")
     assert server.service.serving().reloader.refusals("helpful")[version]
