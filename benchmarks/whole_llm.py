@@ -13,7 +13,6 @@ scores its own. Weights and moments are float32, passes bfloat16; what is writte
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,27 +25,35 @@ from trl import DPOConfig, DPOTrainer, RLOOConfig, RLOOTrainer
 from proxy_model.llm.frozen_llm import load_llm
 from proxy_model.llm.source import resolve_llm
 from trainer.config_file import read_config
-from trainer.evaluation.origin import TRAINING_FILE
+from trainer.evaluation.origin import TRAINING_FILE, Origin
 from trainer.loop import load_parts
+from trainer.metrics import peak_rss_mib
 from trainer.offline.data import OfflineData
 from trainer.offline.folder import read_data
 from trainer.parts import fitting_prompts
 from trainer.rewards.model import Conversation, RewardModel
 from trainer.rollout import prompt_indices
 
-COMMON = {
-    "lr_scheduler_type": "linear",
-    "warmup_steps": 0.1,
-    "max_grad_norm": 1.0,
-    "bf16": True,
-    "use_cpu": not torch.cuda.is_available(),
-    "gradient_checkpointing": False,
-    "dataloader_pin_memory": False,
-    "logging_steps": 1,
-    "save_strategy": "no",
-    "report_to": [],
-}
-"""Of both trainers."""
+
+def shared(arguments: argparse.Namespace, *, learning_rate: float, beta: float) -> dict[str, object]:
+    """Settings that both trainers have; the command line's rate and beta come before these."""
+    return {
+        "output_dir": str(arguments.output),
+        "seed": arguments.seed,
+        "learning_rate": arguments.learning_rate or learning_rate,
+        "beta": arguments.beta or beta,
+        "num_train_epochs": arguments.epochs,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.1,
+        "max_grad_norm": 1.0,
+        "bf16": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+    }
 
 
 class RecordedDPOTrainer(DPOTrainer):
@@ -73,16 +80,11 @@ def dpo_trainer(arguments: argparse.Namespace) -> RecordedDPOTrainer:
         for best, worst in zip(data.trajectories[::2], data.trajectories[1::2], strict=True)
     ]
     settings = DPOConfig(
-        output_dir=str(arguments.output),
-        seed=arguments.seed,
-        learning_rate=arguments.learning_rate or 2e-5,
-        beta=arguments.beta or 0.1,
-        num_train_epochs=arguments.epochs,
         per_device_train_batch_size=8,
         gradient_accumulation_steps=2,
         precompute_ref_log_probs=True,
         train_sampling_strategy="group_by_length",
-        **COMMON,
+        **shared(arguments, learning_rate=2e-5, beta=0.1),
     )
     model, tokenizer = opened(arguments.model)
     rows = rows[: arguments.num_prompts]
@@ -98,11 +100,6 @@ def rloo_trainer(arguments: argparse.Namespace) -> RLOOTrainer:
     chosen = prompt_indices([0] * len(prompts), arguments.num_prompts or config.num_prompts, 0, config.seed)
     rollout = config.rollout
     settings = RLOOConfig(
-        output_dir=str(arguments.output),
-        seed=arguments.seed,
-        learning_rate=arguments.learning_rate or 5e-6,
-        beta=arguments.beta or 0.05,
-        num_train_epochs=arguments.epochs,
         num_generations=rollout.responses_per_prompt,
         per_device_train_batch_size=rollout.responses_per_prompt * 4,
         gradient_accumulation_steps=3,
@@ -110,7 +107,7 @@ def rloo_trainer(arguments: argparse.Namespace) -> RLOOTrainer:
         temperature=config.skam.temperature,
         top_p=config.skam.top_p,
         shuffle_dataset=False,
-        **COMMON,
+        **shared(arguments, learning_rate=5e-6, beta=0.05),
     )
     model, tokenizer = opened(arguments.model)
     return RLOOTrainer(
@@ -143,8 +140,8 @@ def main() -> None:
     """Train, write the LLM and what it took."""
     arguments = parsed()
     torch.set_num_threads(arguments.threads)
+    started = time.perf_counter()  # DPO's reference is read when the trainer is made
     trainer = (dpo_trainer if arguments.algorithm == "dpo" else rloo_trainer)(arguments)
-    started = time.perf_counter()
     trainer.train()
     minutes = (time.perf_counter() - started) / 60
     model = trainer.model.to(torch.bfloat16)
@@ -152,18 +149,18 @@ def main() -> None:
     trainer.processing_class.save_pretrained(arguments.output)
     (arguments.output / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1))
     num_parameters = sum(each.numel() for each in model.parameters())
-    origin = {
-        "num_parameters": num_parameters,
-        "num_actor_parameters": num_parameters,
-        "algorithm": f"trl {arguments.algorithm}",
-        "seed": arguments.seed,
-        "iterations": trainer.state.global_step,
-        "prompts_seen": len(trainer.train_dataset) * arguments.epochs,
-        "minutes": minutes,
-        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-    (arguments.output / TRAINING_FILE).write_text(json.dumps(origin, indent=1))
-    print(json.dumps(origin))
+    origin = Origin(
+        num_parameters=num_parameters,
+        num_actor_parameters=num_parameters,
+        algorithm=f"trl {arguments.algorithm}",
+        seed=arguments.seed,
+        iterations=trainer.state.global_step,
+        prompts_seen=len(trainer.train_dataset) * arguments.epochs,
+        minutes=minutes,
+        memory_mib=peak_rss_mib(),
+    )
+    (arguments.output / TRAINING_FILE).write_text(json.dumps(origin.to_json(), indent=1))
+    print(origin)
 
 
 def parsed() -> argparse.Namespace:

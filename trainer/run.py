@@ -85,12 +85,7 @@ class Run:
         reference = None if data is None else reference_of(config.output, policy, is_resumed=is_resumed)
         begun = _begun(config, parts, reference)
         progress = load_state(config.output, policy, optimizer, settings) if is_resumed else begun
-        examiner = parts.examiner
-        if examiner is not None:
-            examiner = replace(examiner, before_step=interruption.leave_if_due)
-        gatekeeper = examiner
-        if examiner is not None and config.gates is not None and config.early_stopping is not None:
-            examiner, gatekeeper = examiner.halves()
+        examiner, gatekeeper = _examiners(config, parts, interruption)
         run = Run(
             config=config,
             llm=parts.llm,
@@ -283,6 +278,17 @@ def _begun(config: TrainConfig, parts: Parts, reference: ProxyPolicy | None) -> 
         return Progress()
     returns = data_returns(config, parts.data, reference, parts.llm.embedding)
     return Progress(moments=parts.data.moments, return_moments=RunningMoments().updated(returns))
+
+
+def _examiners(
+    config: TrainConfig, parts: Parts, interruption: Interruption
+) -> tuple[Examiner | None, Examiner | None]:
+    """Who looks at the run while it goes on, and who asks its gates."""
+    if parts.examiner is None:
+        return None, None
+    examiner = replace(parts.examiner, before_step=interruption.leave_if_due)
+    is_chosen_by_looks = config.gates is not None and config.early_stopping is not None
+    return examiner.halves() if is_chosen_by_looks else (examiner, examiner)
 
 
 def _write_settings(folder: Path, settings: Mapping[str, object]) -> None:
